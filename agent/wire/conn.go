@@ -33,6 +33,9 @@ type errRefused struct{ reason, detail string }
 
 func (e errRefused) Error() string { return e.detail }
 
+// errClosed is a handler's wish.
+type errClosed struct{ error }
+
 // Conn is one client's connection.
 type Conn struct {
 	s        *Server
@@ -103,8 +106,17 @@ func (c *Conn) run() {
 // log tells the operator about what is worth it, and counts every end by its reason.
 func (c *Conn) log(cause error) {
 	reason := "closed"
-	var refused errRefused
+	var (
+		refused errRefused
+		closed  errClosed
+	)
 	switch {
+	case errors.As(cause, &closed):
+		reason = "handler"
+		if closed.error != nil {
+			c.s.log.Info("connection closed by its handler", "remote", c.nc.RemoteAddr().String(), "client", c.client,
+				"error", closed.error)
+		}
 	case errors.As(cause, &refused):
 		reason = refused.reason
 		c.s.log.Warn("connection refused a request", "remote", c.nc.RemoteAddr().String(), "client", c.client,
@@ -350,7 +362,7 @@ func (c *Conn) write() error {
 				break
 			}
 		}
-		closes := slots[len(slots)-1].reply.Close
+		last := slots[len(slots)-1].reply
 		buffers, heads, total = gather(buffers[:0], heads, slots)
 		err := c.send(buffers, total)
 		clear(buffers)
@@ -358,8 +370,8 @@ func (c *Conn) write() error {
 		if err != nil {
 			return err
 		}
-		if closes {
-			return errStopped
+		if last.Close {
+			return errClosed{last.Err}
 		}
 	}
 }

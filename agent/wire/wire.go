@@ -45,6 +45,8 @@ type Reply struct {
 	NoReply bool
 	// Close ends the connection after this answer, or in its place where NoReply is set. Earlier answers still go out.
 	Close bool
+	// Err says why Close is set, for the log.
+	Err error
 }
 
 // Handler starts a request. reply is called exactly once, at once or later, from any goroutine, and never blocks; the
