@@ -201,5 +201,8 @@ func (c client) run(t *testing.T, records []contract.Record, args ...string) []c
 	if p.err != nil {
 		t.Fatalf("%s %v: %v", c.name, args, p.err)
 	}
+	if n := len(events); n == 0 || events[n-1].Event != "done" && events[n-1].Event != "produced" {
+		t.Fatalf("%s %v ended without saying that it is done, after %d events", c.name, args, n)
+	}
 	return events
 }

@@ -38,6 +38,11 @@ func testCodecs(t *testing.T, s *suite, c client) {
 		checkStored(t, c, s.log(t, topic, int32(p)), want[p], started)
 	}
 	events := c.run(t, nil, "read", topic, "0")
+	for _, e := range events {
+		if e.Event == "offset" && e.Offset != 0 {
+			t.Errorf("partition %d starts at %d for the client, want 0", e.Partition, e.Offset)
+		}
+	}
 	got := consumed(events)
 	for _, partition := range want {
 		for _, w := range partition {

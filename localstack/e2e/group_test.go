@@ -89,7 +89,8 @@ type member struct {
 	process *process
 	owned   []int32
 	seen    int
-	left    bool
+	done    bool // it says so
+	left    bool // it has ended
 	t       *testing.T
 }
 
@@ -152,10 +153,12 @@ func (g *group) apply(e memberEvent) {
 	g.t.Helper()
 	switch {
 	case e.exited:
-		if e.member.process.err != nil {
-			g.t.Fatalf("a member ended with %v; %s", e.member.process.err, g.state())
+		if e.member.process.err != nil || !e.member.done {
+			g.t.Fatalf("a member ended with %v, done %v; %s", e.member.process.err, e.member.done, g.state())
 		}
 		e.member.left, e.member.owned = true, nil
+	case e.Event.Event == "done":
+		e.member.done = true
 	case e.Event.Event == "assignment":
 		e.member.owned = e.Partitions
 	case e.Event.Event == "record":

@@ -63,7 +63,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	}
 	format := java(ctx, cfg, "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", file)
 	if out, err := format.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("format %s: %w: %s", cfg.Dir, err, out)
+		return nil, fmt.Errorf("format %s with Kafka's StorageTool: %w: %s", cfg.Dir, err, out)
 	}
 	b := &Broker{Addr: fmt.Sprintf("127.0.0.1:%d", port), exited: make(chan struct{})}
 	b.process = java(context.WithoutCancel(ctx), cfg, "kafka.Kafka", file)
@@ -81,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// java is a small JVM that dies with this process: tests start several beside each other.
+// java is a small JVM, because tests start several beside each other.
 func java(ctx context.Context, cfg Config, class string, args ...string) *exec.Cmd {
 	cp := filepath.Join(cfg.Jars, "*")
 	cmd := exec.CommandContext(ctx, "java", append([]string{"-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",

@@ -7,6 +7,9 @@ import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicReference;
 import org.apache.kafka.common.utils.Exit;
 
 /**
@@ -16,23 +19,26 @@ import org.apache.kafka.common.utils.Exit;
  * output and standard error together.
  */
 public final class Tools {
+    /** Ends a tool instead of the JVM. Some tools catch it and exit once more: the first status is the one they meant. */
     private static final class Exited extends RuntimeException {
-        final int status;
-
         Exited(int status) {
             super("exit " + status);
-            this.status = status;
         }
     }
 
+    /** What a tool wants done at its end: the console producer flushes there. */
+    private static final List<Runnable> HOOKS = new ArrayList<>();
+
+    private static final AtomicReference<Integer> STATUS = new AtomicReference<>();
+
     public static void main(String[] ignored) throws Exception {
-        Exit.setExitProcedure((status, message) -> {
+        Exit.Procedure exit = (status, message) -> {
+            STATUS.compareAndSet(null, status);
             throw new Exited(status);
-        });
-        Exit.setHaltProcedure((status, message) -> {
-            throw new Exited(status);
-        });
-        Exit.setShutdownHookAdder((name, hook) -> { });
+        };
+        Exit.setExitProcedure(exit);
+        Exit.setHaltProcedure(exit);
+        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
         ObjectMapper json = new ObjectMapper();
         PrintStream answers = System.out;
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
@@ -52,22 +58,16 @@ public final class Tools {
         System.setOut(out);
         System.setErr(out);
         System.setIn(new ByteArrayInputStream(call.path("stdin").asText().getBytes(StandardCharsets.UTF_8)));
+        STATUS.set(null);
         try {
             Class.forName(call.get("class").textValue()).getMethod("main", String[].class).invoke(null, (Object) args);
-            return 0;
         } catch (InvocationTargetException e) {
-            return status(e.getCause(), out);
-        }
-    }
-
-    /** The status a tool asked for; it may have wrapped our exception in its own on the way. */
-    private static int status(Throwable thrown, PrintStream out) {
-        for (Throwable t = thrown; t != null; t = t.getCause()) {
-            if (t instanceof Exited exited) {
-                return exited.status;
+            if (STATUS.compareAndSet(null, 1)) {
+                e.getCause().printStackTrace(out);
             }
         }
-        thrown.printStackTrace(out);
-        return 1;
+        HOOKS.forEach(Runnable::run);
+        HOOKS.clear();
+        return STATUS.get() == null ? 0 : STATUS.get();
     }
 }

@@ -164,7 +164,8 @@ async function main () {
   await { produce, group, read }[command](kafka, ...args)
 }
 
-main().then(() => process.exit(0), error => {
+// What was printed is flushed first: a full pipe makes Node queue it, and exit drops the queue.
+main().then(() => process.stdout.write('', () => process.exit(0)), error => {
   console.error(error)
   process.exit(1)
 })

@@ -96,10 +96,9 @@ func produceRun(ctx context.Context, bootstrap, topic, codec string, records []c
 	return nil
 }
 
-// command is a kcat that dies with this program.
+// command is a kcat in this program's process group, with which the suite kills it.
 func command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "kcat", args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	return cmd
 }
