@@ -155,13 +155,15 @@ func TestWaitingRefreshesShareOneReading(t *testing.T) {
 func TestRefreshGivesUpWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := New(new(source), agent(t), 1, slog.New(slog.DiscardHandler), Config{})
-		go c.Refresh(t.Context())
+		var first sync.WaitGroup
+		first.Go(func() { c.Refresh(t.Context()) })
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if err := c.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
+		first.Wait()
 	})
 }
 
