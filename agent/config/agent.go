@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -139,7 +140,7 @@ func (a *Agent) derive() error {
 		if err != nil {
 			return fmt.Errorf("store.url: %w", err)
 		}
-		a.values["store.url"] = "file://" + filepath.ToSlash(dir)
+		a.values["store.url"] = (&url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}).String()
 	}
 	if a.values["flush.interval.ms"] == "" {
 		a.values["flush.interval.ms"] = "20" // a local fsync is the only cost

@@ -14,8 +14,8 @@ import (
 const (
 	envPrefix = "VARVE_"
 
-	// maxFileBytes bounds the file: the whole table with every comment is below 64 KiB.
-	maxFileBytes = 1 << 20
+	// MaxFileBytes bounds the file that Load accepts: the whole table with every comment is below 64 KiB.
+	MaxFileBytes = 1 << 20
 )
 
 // otherVariables are environment variables of ours that are not keys: the command line's, and those of tests and tools.
@@ -54,8 +54,8 @@ func Load(file []byte, environ []string, sets []string) (*Agent, error) {
 }
 
 func (a *Agent) loadFile(file []byte) error {
-	if len(file) > maxFileBytes {
-		return fmt.Errorf("the file has %d bytes, want at most %d", len(file), maxFileBytes)
+	if len(file) > MaxFileBytes {
+		return fmt.Errorf("the file has %d bytes, want at most %d", len(file), MaxFileBytes)
 	}
 	if !utf8.Valid(file) {
 		return errors.New("the file is not UTF-8 text")
