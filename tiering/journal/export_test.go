@@ -1,0 +1,4 @@
+package journal
+
+// Ahead is one step of Run.
+func Ahead(j *Journal) error { return j.ahead() }
