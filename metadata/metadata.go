@@ -310,6 +310,7 @@ type GroupRow struct {
 // GroupOffset is one committed offset.
 type GroupOffset struct {
 	Group       string
+	Shard       int32 // of the group; among the Leases of the write
 	Partition   PartitionID
 	Offset      int64
 	LeaderEpoch int32 // -1: unknown
@@ -321,6 +322,7 @@ type GroupOffset struct {
 // OffsetKey names a committed offset.
 type OffsetKey struct {
 	Group     string
+	Shard     int32
 	Partition PartitionID
 }
 

@@ -16,7 +16,7 @@ type Sessions interface {
 	Start(ctx context.Context, a Agent, nonce uint64, doomed func(Ended) []string, grace Grace) (Session, Ended, error)
 	// Beat shows life when no commit has: it fails with ErrFenced when the session is over.
 	Beat(ctx context.Context, s Session, journalSynced int64) error
-	// Watch lists every session.
+	// Watch lists every session that is not over.
 	Watch(ctx context.Context) ([]Pulse, error)
 	// Fence ends a session by compare-and-set on epoch and beat: ErrConflict if it has moved.
 	Fence(ctx context.Context, p Pulse) error
