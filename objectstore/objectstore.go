@@ -28,6 +28,17 @@ var (
 	// ErrUnavailable means that the request may succeed later: network, time-out, 5xx. A Put that ends so may still take
 	// effect.
 	ErrUnavailable = errors.New("object store unavailable")
+	// ErrRange means that a read asked for bytes behind the object's end: the object is not the one that the index knows.
+	ErrRange = errors.New("range beyond the end of the object")
+	// ErrKey means that a key breaks the rules at the top of this package. It never reaches the store.
+	ErrKey = errors.New("invalid object key")
+)
+
+const (
+	// MaxObjectBytes bounds one object: 256 MiB, the size up to which one PUT costs fewer requests than several parts.
+	MaxObjectBytes = 256 << 20
+	// MaxDeleteKeys is how many keys S3 takes in one delete request.
+	MaxDeleteKeys = 1000
 )
 
 // SetupError says what is wrong with the configuration of a store and what a person must do about it: a missing bucket,
@@ -48,6 +59,8 @@ func (e *SetupError) Unwrap() error { return e.Err }
 
 // Body is what is stored. Its bytes never change; a retry or a hedge opens its own reader.
 type Body interface {
+	// Open starts a reader at the first byte. Its owner may recycle the bytes as soon as Put has returned: no driver
+	// reads after that. A reader that is also an io.Closer is closed before.
 	Open() io.ReadSeeker
 	Size() int64
 	// CRC32C is the Castagnoli checksum of all bytes. It is sent with the object, so that the store refuses other bytes.
@@ -67,7 +80,8 @@ type Info struct {
 type Store interface {
 	// Put stores body under key in one request, or fails with ErrExists where the key is taken (conditional put). When it
 	// returns nil the object is durable and readable. An error other than ErrExists leaves it open whether the object
-	// exists, now or later.
+	// exists, now or later. Some servers refuse a large body by closing the connection: ErrUnavailable then hides an
+	// ErrExists, which Retry finds by Stat.
 	Put(ctx context.Context, key string, body Body) error
 	// ReadAt fills dst from offset off or fails; a body that ends early is an error, never a short read. It allocates
 	// nothing that grows with len(dst). A range beyond the object's end is an error.
