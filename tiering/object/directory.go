@@ -49,7 +49,8 @@ type Header struct {
 	Try                         int32
 	CommittedThrough            int64 // highest number known committed when the object was built
 	Kind                        metadata.Kind
-	CreatedAt                   int64 // milliseconds
+	CreatedAt                   int64 // milliseconds; of a pack: of the oldest object that went into it
+	Level                       int32 // of a pack: how often it was merged
 }
 
 // TopicName is what an object says of a topic, so that it can be read without the service.
@@ -232,7 +233,7 @@ func (d *Directory) appendHeader(b []byte) []byte {
 	b = binary.AppendVarint(b, int64(h.Agent))
 	b = binary.AppendVarint(b, int64(h.Session))
 	b = binary.BigEndian.AppendUint64(b, h.Nonce)
-	for _, v := range [...]int64{h.First, h.Last, int64(h.Try), h.CommittedThrough, int64(h.Kind), h.CreatedAt} {
+	for _, v := range [...]int64{h.First, h.Last, int64(h.Try), h.CommittedThrough, int64(h.Kind), h.CreatedAt, int64(h.Level)} {
 		b = binary.AppendVarint(b, v)
 	}
 	return b
@@ -438,7 +439,7 @@ func (d *Directory) readHeader(r *reader) {
 		h.Nonce = binary.BigEndian.Uint64(n)
 	}
 	h.First, h.Last, h.Try, h.CommittedThrough = r.int(), r.int(), r.int32(), r.int()
-	h.Kind, h.CreatedAt = metadata.Kind(r.int()), r.int()
+	h.Kind, h.CreatedAt, h.Level = metadata.Kind(r.int()), r.int(), r.int32()
 }
 
 func (d *Directory) readTopics(r *reader) {

@@ -37,6 +37,9 @@ func (b *Builder) Len() int64 { return b.pos }
 func (b *Builder) Begin(r Range) {
 	r.Pos, r.Len, r.End, r.Records, r.MaxTimestamp, r.MinTimestamp, r.MaxAppendTime = b.pos, 0, r.Base, 0, -1, -1, -1
 	r.Index = nil
+	if !r.Snapshot {
+		r.Producers = nil
+	}
 	b.dir.Ranges = append(b.dir.Ranges, r)
 	b.indexed = b.pos
 }

@@ -1,0 +1,278 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"varve.dev/agent/catalog"
+	"varve.dev/agent/wire"
+	"varve.dev/metadata"
+	"varve.dev/tiering/batch"
+	"varve.dev/tiering/batch/codec"
+	"varve.dev/tiering/partition"
+)
+
+// Produce (key 0), v3–13, advertised from v0 (KAFKA-18659).
+//
+// Requests of one connection are appended in their order and answered when what they wait for is durable; the next one is
+// read meanwhile. Before append an error means «not written»; after append the only answers are success,
+// REQUEST_TIMED_OUT, or a closed connection. acks=0 is never answered: an error closes the connection.
+//
+// v8 adds messages to errors, v10 hints of leaders (KIP-951; there is no other leader to hint at), v13 topic ids.
+
+// maxDecompressed bounds what a topic that asks for another codec opens of one batch: 128 MiB.
+const maxDecompressed = 128 << 20
+
+// Led finds partitions that this agent leads (session.Set).
+type Led interface {
+	Get(id metadata.PartitionID) (*partition.Partition, error)
+}
+
+// Room is the bound on what waits for the object store (flush.Buffer).
+type Room interface {
+	Reserve(ctx context.Context, n int64) error
+	Unreserve(n int64)
+}
+
+type produce struct {
+	topics *catalog.Catalog
+	led    Led
+	room   Room
+	wait   time.Duration // for room, before a request is refused
+}
+
+// Produce is the handler of key 0.
+func Produce(topics *catalog.Catalog, led Led, room Room, wait time.Duration) API {
+	h := &produce{topics, led, room, wait}
+	return API{Key: 0, Min: 3, Max: 13, FrameCap: wire.MaxFrame, Weight: 1, Handle: h.handle}
+}
+
+func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.Reply)) {
+	req, err := decodeProduce(r)
+	if err != nil {
+		reply(refuse(err))
+		return
+	}
+	p := newProducing(r, req, reply)
+	if err := h.admit(ctx, req, int64(len(r.Body))); err != nil {
+		p.refuse(err)
+		return
+	}
+	defer h.room.Unreserve(int64(len(r.Body)))
+	image, now, slot := h.topics.Image(), time.Now(), 0
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		topic, err := topicOf(image, r.Version >= 13, t.Topic, t.TopicID)
+		for k := range t.Partitions {
+			if err != nil {
+				p.set(slot, partition.Appended{}, err)
+			} else {
+				done, err := h.append(topic, &t.Partitions[k], req.Acks, r.Version, now, p, slot)
+				p.set(slot, done, err)
+			}
+			slot++
+		}
+	}
+	p.appended(time.Duration(req.TimeoutMillis) * time.Millisecond)
+}
+
+// admit waits for room in the window, as long as the request and the agent allow.
+func (h *produce) admit(ctx context.Context, req *kmsg.ProduceRequest, n int64) error {
+	if req.Acks < -1 || req.Acks > 1 {
+		return kerr.InvalidRequiredAcks
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.wait)
+	defer cancel()
+	return h.room.Reserve(ctx, n)
+}
+
+func topicOf(image *catalog.Image, byID bool, name string, id [16]byte) (*catalog.Topic, error) {
+	if byID {
+		if t := image.ByID(id); t != nil {
+			return t, nil
+		}
+		return nil, kerr.UnknownTopicID
+	}
+	if t := image.ByName(name); t != nil {
+		return t, nil
+	}
+	return nil, kerr.UnknownTopicOrPartition
+}
+
+// append holds one batch to what may be written, in the order of Kafka's UnifiedLog.append, and hands it to its partition.
+func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition, acks, version int16, now time.Time, p *producing, slot int) (partition.Appended, error) {
+	var none partition.Appended
+	if q.Partition < 0 || q.Partition >= t.Partitions {
+		return none, kerr.UnknownTopicOrPartition
+	}
+	led, err := h.led.Get(metadata.PartitionID{Topic: t.Num, Partition: q.Partition})
+	if err != nil {
+		return none, err
+	}
+	if len(q.Records) == 0 {
+		return none, explain(kerr.InvalidRecord, "a partition of a produce request has exactly one record batch, this has none")
+	}
+	b, rest, err := batch.Parse(q.Records)
+	if err != nil {
+		return none, err
+	}
+	if len(rest) > 0 {
+		return none, explain(kerr.InvalidRecord, "a partition of a produce request has exactly one record batch, this has more")
+	}
+	cfg := led.Config()
+	if len(b) > cfg.MaxMessageBytes {
+		return none, fmt.Errorf("%w: %d bytes, max.message.bytes is %d", partition.ErrTooLarge, len(b), cfg.MaxMessageBytes)
+	}
+	if err := b.Verify(); err != nil {
+		return none, err
+	}
+	if err := b.CheckProduced(); err != nil {
+		return none, err
+	}
+	if b.Codec() == codec.Zstd && version < 7 {
+		return none, kerr.UnsupportedCompressionType
+	}
+	if !cfg.KeepCodec && b.Codec() != cfg.Codec {
+		if b, err = b.Recompress(cfg.Codec, maxDecompressed); err != nil {
+			return none, err
+		}
+	}
+	return led.Append(b, acks, now, p, slot)
+}
+
+// producing is one request on its way: the answer, and what it still waits for.
+type producing struct {
+	r     *wire.Request
+	acks  int16
+	reply func(wire.Reply)
+
+	mu      sync.Mutex
+	resp    *kmsg.ProduceResponse
+	slots   []*kmsg.ProduceResponseTopicPartition
+	waiting int // slots that are appended and not yet durable, plus one until all are appended
+	pending []bool
+	failed  error // of acks=0
+	timer   *time.Timer
+	sent    bool
+}
+
+func newProducing(r *wire.Request, req *kmsg.ProduceRequest, reply func(wire.Reply)) *producing {
+	p := &producing{r: &wire.Request{Key: r.Key, Version: r.Version}, acks: req.Acks, reply: reply, waiting: 1}
+	p.resp = kmsg.NewPtrProduceResponse()
+	n := 0
+	for i := range req.Topics {
+		n += len(req.Topics[i].Partitions)
+	}
+	p.slots, p.pending = make([]*kmsg.ProduceResponseTopicPartition, 0, n), make([]bool, n)
+	p.resp.Topics = make([]kmsg.ProduceResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		q, t := &req.Topics[i], &p.resp.Topics[i]
+		*t = kmsg.NewProduceResponseTopic()
+		t.Topic, t.TopicID = q.Topic, q.TopicID
+		t.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(q.Partitions))
+		for k := range q.Partitions {
+			t.Partitions[k] = kmsg.NewProduceResponseTopicPartition()
+			t.Partitions[k].Partition = q.Partitions[k].Partition
+			t.Partitions[k].BaseOffset, t.Partitions[k].LogAppendTime, t.Partitions[k].LogStartOffset = -1, -1, -1
+			p.slots = append(p.slots, &t.Partitions[k])
+		}
+	}
+	return p
+}
+
+// set says what came of one slot's append. A nil error means that Done will be called, unless acks is 0.
+func (p *producing) set(slot int, done partition.Appended, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.slots[slot]
+	if err != nil {
+		s.ErrorCode, s.ErrorMessage = Code(err), text(err)
+		p.failed = errors.Join(p.failed, err)
+		return
+	}
+	s.BaseOffset, s.LogAppendTime, s.LogStartOffset = done.Base, done.AppendTime, done.LogStart
+	if p.acks != 0 {
+		// Done may have come first: then it has left its mark.
+		if p.pending[slot] {
+			p.pending[slot] = false
+		} else {
+			p.pending[slot] = true
+			p.waiting++
+		}
+	}
+}
+
+// Done implements flush.Waiter. Whatever the error is: the record may be there.
+func (p *producing) Done(slot int, err error) {
+	p.mu.Lock()
+	if err != nil {
+		p.slots[slot].ErrorCode, p.slots[slot].ErrorMessage = kerr.RequestTimedOut.Code, text(err)
+	}
+	if !p.pending[slot] {
+		p.pending[slot] = true // before set
+		p.mu.Unlock()
+		return
+	}
+	p.pending[slot] = false
+	p.waiting--
+	p.finish()
+}
+
+// appended: all slots are set.
+func (p *producing) appended(timeout time.Duration) {
+	p.mu.Lock()
+	p.waiting--
+	if p.waiting > 0 {
+		p.timer = time.AfterFunc(timeout, p.expire)
+	}
+	p.finish()
+}
+
+// expire answers what is known when the client's timeout has passed.
+func (p *producing) expire() {
+	p.mu.Lock()
+	for i, waits := range p.pending {
+		if waits {
+			p.slots[i].ErrorCode = kerr.RequestTimedOut.Code
+		}
+	}
+	p.waiting = 0
+	p.finish()
+}
+
+// finish answers once nothing is waited for, and unlocks.
+func (p *producing) finish() {
+	if p.waiting > 0 || p.sent {
+		p.mu.Unlock()
+		return
+	}
+	p.sent = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	var out wire.Reply
+	switch {
+	case p.acks == 0 && p.failed != nil:
+		out = refuse(fmt.Errorf("acks=0: %w", p.failed))
+	case p.acks == 0:
+		out = wire.Reply{NoReply: true}
+	default:
+		out = encode(p.r, p.resp)
+	}
+	p.mu.Unlock()
+	p.reply(out)
+}
+
+// refuse answers every slot with one error: nothing was appended.
+func (p *producing) refuse(err error) {
+	for i := range p.slots {
+		p.set(i, partition.Appended{}, err)
+	}
+	p.appended(0)
+}

@@ -1,0 +1,395 @@
+package broker
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kbin"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"varve.dev/agent/catalog"
+	"varve.dev/agent/wire"
+	"varve.dev/metadata"
+	"varve.dev/tiering/fetch"
+	"varve.dev/tiering/partition"
+)
+
+// Fetch (key 1), v4–18.
+//
+// The answer is session id 0: every client falls back to full fetches (KIP-227). v11 knows racks, v12 the last fetched
+// epoch (a divergence is answered, KIP-595), v13 topic ids. A fetch waits without polling: on its partitions' watchers and
+// one timer, no goroutine. The response is encoded here as a list of slices, since kmsg's encoder copies every record.
+
+// Reader turns plans into bytes (fetch.Reader).
+type Reader interface {
+	Read(ctx context.Context, plans []fetch.Plan, maxBytes int) *fetch.Result
+}
+
+const (
+	// coldWait is how long a fetch that has only cold partitions may take.
+	coldWait = 10 * time.Second
+	// hotWait is how long one that has hot data at hand waits for its cold partitions: their downloads go on, and the next
+	// fetch joins them.
+	hotWait = 50 * time.Millisecond
+)
+
+type fetching struct {
+	topics   *catalog.Catalog
+	led      Led
+	reader   Reader
+	maxBytes int
+}
+
+// Fetch is the handler of key 1. maxBytes is fetch.max.bytes.
+func Fetch(topics *catalog.Catalog, led Led, reader Reader, maxBytes int) API {
+	h := &fetching{topics, led, reader, maxBytes}
+	return API{Key: 1, Min: 4, Max: 18, Handle: h.handle}
+}
+
+// wanted is one partition of a request, and what is answered.
+type wanted struct {
+	q     *kmsg.FetchRequestTopicPartition
+	p     *partition.Partition // nil: err says why
+	at    partition.Offsets
+	err   error
+	plan  int // index in the plans, -1: none
+	epoch int32
+	end   int64 // of a divergence: of the largest epoch that is ours too; -1: none
+}
+
+// request is a fetch on its way.
+type request struct {
+	h        *fetching
+	ctx      context.Context
+	r        *wire.Request
+	req      *kmsg.FetchRequest
+	reply    func(wire.Reply)
+	wants    []wanted
+	deadline time.Time
+
+	mu      sync.Mutex
+	done    bool
+	cancels []func()
+	timer   *time.Timer
+}
+
+func (h *fetching) handle(ctx context.Context, r *wire.Request, reply func(wire.Reply)) {
+	req, err := decode[*kmsg.FetchRequest](r)
+	if err != nil {
+		reply(refuse(err))
+		return
+	}
+	if code := h.refused(req); code != nil {
+		resp := kmsg.NewPtrFetchResponse()
+		resp.ErrorCode = code.Code
+		reply(encode(r, resp))
+		return
+	}
+	f := &request{h: h, ctx: ctx, r: r, req: req, reply: reply,
+		deadline: time.Now().Add(time.Duration(max(req.MaxWaitMillis, 0)) * time.Millisecond)}
+	f.find()
+	if f.ready() {
+		f.answer()
+		return
+	}
+	f.park()
+}
+
+// refused answers what no session, and no client, may ask.
+func (h *fetching) refused(req *kmsg.FetchRequest) *kerr.Error {
+	switch {
+	case req.SessionID != 0:
+		return kerr.FetchSessionIDNotFound
+	case req.ReplicaID >= 0 || req.ReplicaState.ID >= 0:
+		return kerr.InvalidRequest // brokers replicate through the object store: a client that claims to be one lies
+	}
+	return nil
+}
+
+// find looks the partitions up.
+func (f *request) find() {
+	image := f.h.topics.Image()
+	for i := range f.req.Topics {
+		t := &f.req.Topics[i]
+		topic, err := topicOf(image, f.r.Version >= 13, t.Topic, t.TopicID)
+		for k := range t.Partitions {
+			w := wanted{q: &t.Partitions[k], err: err, plan: -1, end: -1}
+			if err == nil {
+				w.p, w.err = f.h.partition(topic, w.q.Partition)
+			}
+			if w.p != nil {
+				w.check(f.r.Version)
+			}
+			f.wants = append(f.wants, w)
+		}
+	}
+}
+
+func (h *fetching) partition(t *catalog.Topic, index int32) (*partition.Partition, error) {
+	if index < 0 || index >= t.Partitions {
+		return nil, kerr.UnknownTopicOrPartition
+	}
+	return h.led.Get(metadata.PartitionID{Topic: t.Num, Partition: index})
+}
+
+// check holds the client's epochs to ours.
+func (w *wanted) check(version int16) {
+	if w.err = w.p.CheckEpoch(w.q.CurrentLeaderEpoch); w.err != nil || version < 12 || w.q.LastFetchedEpoch < 0 {
+		return
+	}
+	epoch, end := w.p.EpochEnd(w.q.LastFetchedEpoch)
+	if epoch >= 0 && (epoch < w.q.LastFetchedEpoch || end < w.q.FetchOffset) {
+		w.epoch, w.end = epoch, end
+	}
+}
+
+// ready says whether an answer is due: enough bytes, an error, a divergence, or no time left.
+func (f *request) ready() bool {
+	var n int64
+	for i := range f.wants {
+		w := &f.wants[i]
+		if w.err != nil || w.end >= 0 {
+			return true
+		}
+		n += w.p.Readable(w.q.FetchOffset)
+	}
+	return n > 0 && n >= int64(f.req.MinBytes) || len(f.wants) > 0 && f.req.MinBytes <= 0 || !time.Now().Before(f.deadline)
+}
+
+// park waits for news of any partition, or for the deadline. Each piece of news re-arms what it has used up.
+func (f *request) park() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.done {
+		return
+	}
+	f.timer = time.AfterFunc(time.Until(f.deadline), f.finish)
+	stop := context.AfterFunc(f.ctx, f.finish)
+	f.cancels = append(f.cancels, func() { stop() })
+	for i := range f.wants {
+		f.watch(&f.wants[i])
+	}
+}
+
+// watch is called with the lock held. A wake-up may come from inside Watch, or from whoever commits: it must not block.
+func (f *request) watch(w *wanted) {
+	from := max(w.q.FetchOffset, w.p.Offsets().HighWatermark)
+	f.cancels = append(f.cancels, w.p.Watch(from, func() { go f.news(w) }))
+}
+
+func (f *request) news(w *wanted) {
+	if w.p.Err() != nil || f.ready() {
+		f.finish()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.done {
+		f.watch(w)
+	}
+}
+
+// finish answers once.
+func (f *request) finish() {
+	f.mu.Lock()
+	if f.done {
+		f.mu.Unlock()
+		return
+	}
+	f.done = true
+	f.timer.Stop()
+	cancels := f.cancels
+	f.mu.Unlock()
+	for _, cancel := range cancels {
+		cancel()
+	}
+	f.answer()
+}
+
+// answer plans, reads and replies.
+func (f *request) answer() {
+	plans, hot := f.plan()
+	wait := max(time.Until(f.deadline), hotWait)
+	if hot {
+		wait = hotWait
+	} else if len(plans) > 0 {
+		wait = coldWait
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, wait)
+	defer cancel()
+	res := f.h.reader.Read(ctx, plans, min(int(f.req.MaxBytes), f.h.maxBytes))
+	f.reply(wire.Reply{Parts: f.encode(res), Release: res.Release})
+}
+
+// plan asks every partition where its bytes lie. hot: some of them are not sealed history.
+func (f *request) plan() (plans []fetch.Plan, hot bool) {
+	for i := range f.wants {
+		w := &f.wants[i]
+		if w.p == nil || w.err != nil {
+			continue
+		}
+		if w.err = w.p.Err(); w.err != nil {
+			continue
+		}
+		var plan fetch.Plan
+		plan, w.at, w.err = w.p.Plan(w.q.FetchOffset, int(w.q.PartitionMaxBytes))
+		if w.err != nil || w.end >= 0 {
+			plan.Release()
+			continue
+		}
+		if plan.Sealed || len(plan.Pieces)+len(plan.Held) > 0 {
+			w.plan = len(plans)
+			plans = append(plans, plan)
+			hot = hot || !plan.Sealed
+		}
+	}
+	return plans, hot
+}
+
+// encode writes the response around the records.
+func (f *request) encode(res *fetch.Result) net.Buffers {
+	e := fetchEncoder{version: f.r.Version, flexible: f.r.Version >= 12, committed: f.req.IsolationLevel == 1}
+	e.head = make([]byte, 0, 64+64*len(f.req.Topics)+64*len(f.wants))
+	e.head = kbin.AppendInt32(e.head, 0) // throttle
+	if e.version >= 7 {
+		e.head = kbin.AppendInt16(e.head, 0)
+		e.head = kbin.AppendInt32(e.head, 0) // session id 0: no session
+	}
+	e.array(len(f.req.Topics))
+	next := 0
+	for i := range f.req.Topics {
+		t := &f.req.Topics[i]
+		e.topic(t)
+		e.array(len(t.Partitions))
+		for range t.Partitions {
+			w := &f.wants[next]
+			next++
+			var part fetch.Part
+			if w.plan >= 0 {
+				part = res.Parts[w.plan]
+			}
+			if w.err == nil {
+				w.err = part.Err
+			}
+			e.partition(w, part)
+		}
+		e.tags()
+	}
+	e.tags()
+	return e.parts()
+}
+
+// smallSlice is the size below which records are copied: an iovec costs more than their copy.
+const smallSlice = 1 << 10
+
+// fetchEncoder collects what is written around the records in one buffer, and remembers where they go.
+type fetchEncoder struct {
+	version             int16
+	flexible, committed bool
+	head                []byte
+	cuts                []cut
+}
+
+// cut: before head[at] goes records.
+type cut struct {
+	at      int
+	records []byte
+}
+
+func (e *fetchEncoder) array(n int) {
+	if e.flexible {
+		e.head = kbin.AppendCompactArrayLen(e.head, n)
+	} else {
+		e.head = kbin.AppendArrayLen(e.head, n)
+	}
+}
+
+func (e *fetchEncoder) tags() {
+	if e.flexible {
+		e.head = append(e.head, 0)
+	}
+}
+
+func (e *fetchEncoder) topic(t *kmsg.FetchRequestTopic) {
+	switch {
+	case e.version >= 13:
+		e.head = kbin.AppendUuid(e.head, t.TopicID)
+	case e.flexible:
+		e.head = kbin.AppendCompactString(e.head, t.Topic)
+	default:
+		e.head = kbin.AppendString(e.head, t.Topic)
+	}
+}
+
+func (e *fetchEncoder) partition(w *wanted, part fetch.Part) {
+	hw, lso, start := w.at.HighWatermark, w.at.LastStable, w.at.LogStart
+	code := Code(w.err)
+	if code != 0 {
+		hw, lso = -1, -1
+		if w.p == nil {
+			start = -1
+		}
+		part = fetch.Part{}
+	}
+	e.head = kbin.AppendInt32(e.head, w.q.Partition)
+	e.head = kbin.AppendInt16(e.head, code)
+	e.head = kbin.AppendInt64(e.head, hw)
+	e.head = kbin.AppendInt64(e.head, lso)
+	if e.version >= 5 {
+		e.head = kbin.AppendInt64(e.head, start)
+	}
+	// Aborted transactions: none to read_committed, null to read_uncommitted.
+	switch {
+	case e.flexible && e.committed:
+		e.head = kbin.AppendCompactArrayLen(e.head, 0)
+	case e.flexible:
+		e.head = append(e.head, 0)
+	case e.committed:
+		e.head = kbin.AppendArrayLen(e.head, 0)
+	default:
+		e.head = kbin.AppendArrayLen(e.head, -1)
+	}
+	if e.version >= 11 {
+		e.head = kbin.AppendInt32(e.head, -1) // preferred read replica
+	}
+	if e.flexible {
+		e.head = kbin.AppendUvarint(e.head, uint32(part.Bytes)+1)
+	} else {
+		e.head = kbin.AppendInt32(e.head, int32(part.Bytes))
+	}
+	for _, s := range part.Slices {
+		if len(s) < smallSlice {
+			e.head = append(e.head, s...)
+		} else {
+			e.cuts = append(e.cuts, cut{len(e.head), s})
+		}
+	}
+	if e.flexible && w.end >= 0 && code == 0 {
+		e.head = append(e.head, 1, 0) // one tag: the diverging epoch, of 13 bytes
+		e.head = kbin.AppendUvarint(e.head, 13)
+		e.head = kbin.AppendInt32(e.head, w.epoch)
+		e.head = kbin.AppendInt64(e.head, w.end)
+		e.head = append(e.head, 0)
+		return
+	}
+	e.tags()
+}
+
+func (e *fetchEncoder) parts() net.Buffers {
+	parts := make(net.Buffers, 0, 2*len(e.cuts)+1)
+	last := 0
+	for _, c := range e.cuts {
+		if c.at > last {
+			parts = append(parts, e.head[last:c.at])
+		}
+		parts = append(parts, c.records)
+		last = c.at
+	}
+	if last < len(e.head) {
+		parts = append(parts, e.head[last:])
+	}
+	return parts
+}

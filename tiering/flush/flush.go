@@ -1,0 +1,351 @@
+// Package flush turns what partitions append into one stored, committed object per interval.
+//
+// A batch is copied once, into the open window. A window closes when it is due, becomes an image, is uploaded beside
+// others, and is committed in the order in which it was closed; only a commit that is known moves a high watermark or
+// answers a producer. What somebody waits for on the journal (acks=1, `local` topics) is written there first, with every
+// earlier uncommitted window, by one adaptive sync for all partitions.
+package flush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"varve.dev/metadata"
+	"varve.dev/objectstore"
+	"varve.dev/tiering/batch"
+	"varve.dev/tiering/object"
+)
+
+// Need says when a batch counts as durable for the one who waits.
+type Need uint8
+
+const (
+	Nobody Need = iota // acks=0: nobody waits
+	Synced             // the journal is on disk: acks=1, and everything on `local` topics
+	Stored             // the object is stored and its commit known
+)
+
+var (
+	// ErrEnded means that the session is over. Before append it is definite; to a waiter it says nothing of the record.
+	ErrEnded = errors.New("the agent's session has ended")
+	// ErrBusy means that no room came free within the bound: nothing was appended (back-pressure).
+	ErrBusy = errors.New("too much is waiting for the object store")
+)
+
+// Owner is told what became durable; a partition is one. Calls come in offset order and must not block.
+type Owner interface {
+	ID() metadata.PartitionID
+	Topic() object.TopicName
+	// Epoch is the leader epoch under which it appends, and where that starts.
+	Epoch() metadata.EpochStart
+	// Synced: everything before end is in the journal.
+	Synced(end int64)
+	// Committed: the range is in a committed object.
+	Committed(o *object.Stored, r *object.Range)
+}
+
+// Waiter is told once per slot; a produce request is one.
+type Waiter interface{ Done(slot int, err error) }
+
+// Journal is the crash log (tiering/journal).
+type Journal interface {
+	Write(window int64, chunks ...[]byte) error
+	Sync() error
+	Release(window int64) error
+	SyncedPosition() int64
+}
+
+// Index is where windows are committed.
+type Index interface {
+	Commit(ctx context.Context, s metadata.Session, c metadata.Commit) error
+	Settle(ctx context.Context, s metadata.Session, from, to int64) (last int64, err error)
+}
+
+// Putter stores objects; cfg.Store of the write path retries below it.
+type Putter interface {
+	Put(ctx context.Context, key string, body objectstore.Body) error
+	Stat(ctx context.Context, key string) (objectstore.Info, error)
+}
+
+// Sink takes over what was stored and committed: the image's reference for the cache, the object for the seal.
+type Sink interface {
+	Flushed(o *object.Stored, im *object.Image)
+}
+
+// Config of a Buffer.
+type Config struct {
+	// Interval is the least time between two flushes that somebody waits for; IdleInterval between two that nobody does.
+	Interval, IdleInterval time.Duration
+	// WindowBytes closes a window early; the default is 8 MiB.
+	WindowBytes int64
+	// BufferBytes bounds what is not yet committed, in memory. Beyond it Reserve waits.
+	BufferBytes int64
+	// InFlight bounds the windows that are uploading or waiting for their commit.
+	InFlight int
+	// MaxTries bounds the keys of one window: a new one is only needed where a foreign object holds the last.
+	MaxTries int
+	Cluster  metadata.UUID
+	Prefix   func(seq int64, try int32) string // key of a window's object
+	Logger   *slog.Logger
+	Metrics  *Metrics
+}
+
+// Validate returns all problems at once.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, a ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, a...))
+		}
+	}
+	check(c.Interval >= 0 && c.IdleInterval >= c.Interval, "flush interval %s, idle interval %s: want 0 <= interval <= idle interval", c.Interval, c.IdleInterval)
+	check(c.WindowBytes > 0, "window of %d bytes", c.WindowBytes)
+	check(c.BufferBytes >= c.WindowBytes, "buffer of %d bytes is smaller than a window of %d", c.BufferBytes, c.WindowBytes)
+	check(c.InFlight > 0 && c.InFlight <= MaxInFlight, "%d windows in flight: want 1 to %d", c.InFlight, MaxInFlight)
+	check(c.MaxTries > 0 && c.MaxTries <= MaxTries, "%d tries: want 1 to %d", c.MaxTries, MaxTries)
+	return errors.Join(errs...)
+}
+
+const (
+	// MaxInFlight and MaxTries bound the keys that a life may leave behind without a row: their product is what the next
+	// start tombstones.
+	MaxInFlight = 16
+	MaxTries    = 8
+)
+
+// Doomed lists the keys that a session that ended at seq may have uploaded without a commit.
+func Doomed(seq int64, key func(seq int64, try int32) string) (keys []string) {
+	for n := seq + 1; n <= seq+MaxInFlight; n++ {
+		for try := range int32(MaxTries) {
+			keys = append(keys, key(n, try))
+		}
+	}
+	return keys
+}
+
+// Buffer holds the open window and those in flight, and owns their memory.
+type Buffer struct {
+	journal Journal
+	store   Putter
+	index   Index
+	sink    Sink
+	me      metadata.Session
+	cfg     Config
+	pool    *pool
+	began   time.Time
+
+	mu        sync.Mutex
+	open      *window
+	flight    []*window // closed, oldest first
+	closed    int64     // number of the newest closed window
+	committed int64     // highest number known committed
+	uncommit  int64     // bytes in windows not yet committed
+	reserved  int64
+	room      []chan struct{} // of Reserve, oldest first
+	wantSync  bool            // somebody waits for the journal
+	journalOK bool
+	releases  []*release
+	err       error // set once: the session is over
+	draining  bool
+
+	due, sync, commit chan struct{} // capacity 1: wake-ups of the three loops
+	ended             chan struct{} // closed with err
+}
+
+type release struct {
+	ids  []metadata.PartitionID
+	done chan error
+}
+
+// New is a buffer for one session. Nothing is flushed before Run.
+func New(j Journal, s Putter, i Index, sink Sink, me metadata.Session, cfg Config) *Buffer {
+	b := &Buffer{journal: j, store: s, index: i, sink: sink, me: me, cfg: cfg, pool: newPool(), journalOK: true,
+		due: make(chan struct{}, 1), sync: make(chan struct{}, 1), commit: make(chan struct{}, 1), ended: make(chan struct{})}
+	b.open = b.newWindow()
+	return b
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Reserve waits until n more bytes may be appended, or fails with ErrBusy when ctx ends: then nothing was appended. The
+// caller gives the reservation back with Unreserve when its batches are appended.
+func (b *Buffer) Reserve(ctx context.Context, n int64) error {
+	b.mu.Lock()
+	for b.err == nil && !b.draining && b.uncommit+b.reserved > 0 && b.uncommit+b.reserved+n > b.cfg.BufferBytes {
+		c := make(chan struct{})
+		b.room = append(b.room, c)
+		b.mu.Unlock()
+		b.cfg.Metrics.Waits.Inc()
+		select {
+		case <-c:
+			b.mu.Lock()
+		case <-ctx.Done():
+			b.mu.Lock()
+			b.room = slices.DeleteFunc(b.room, func(d chan struct{}) bool { return c == d })
+			b.mu.Unlock()
+			return ErrBusy
+		}
+	}
+	defer b.mu.Unlock()
+	if b.err != nil || b.draining {
+		return ErrEnded
+	}
+	b.reserved += n
+	return nil
+}
+
+// Unreserve gives a reservation back.
+func (b *Buffer) Unreserve(n int64) {
+	b.mu.Lock()
+	b.reserved -= n
+	b.wakeRoom()
+	b.mu.Unlock()
+}
+
+func (b *Buffer) wakeRoom() {
+	for _, c := range b.room {
+		close(c)
+	}
+	b.room = nil
+}
+
+// Append copies bt into the open window; w is told when need is met, unless need is Nobody. The caller holds o's lock, so
+// that offsets and order agree. The batch in the window lives until o.Committed has returned, or as long as it is held.
+func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) (Held, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil || b.draining {
+		return Held{}, ErrEnded
+	}
+	win := b.open
+	if len(win.entries) == 0 {
+		win.opened = time.Now()
+		wake(b.due)
+	}
+	kept := win.add(o, bt, need, w, slot, b.me.Epoch)
+	b.uncommit += int64(len(bt))
+	if need == Stored && !win.wanted {
+		win.wanted = true
+		wake(b.due)
+	}
+	if win.bytes >= b.cfg.WindowBytes {
+		wake(b.due)
+	}
+	if need == Synced {
+		b.wantSync = true
+		wake(b.sync)
+	}
+	return Held{kept, win}, nil
+}
+
+// Release gives partitions up by a numbered commit, after every window that contains them is committed. Their owners take
+// no more appends.
+func (b *Buffer) Release(ctx context.Context, ids []metadata.PartitionID) error {
+	r := &release{ids, make(chan error, 1)}
+	b.mu.Lock()
+	if b.err != nil {
+		defer b.mu.Unlock()
+		return b.err
+	}
+	b.releases = append(b.releases, r)
+	b.mu.Unlock()
+	wake(b.due)
+	wake(b.commit)
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Pending says how much is not yet in the object store: bytes, and since when the oldest waits.
+func (b *Buffer) Pending() (bytes int64, oldest time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.flight) > 0 {
+		oldest = b.flight[0].opened
+	} else if len(b.open.entries) > 0 {
+		oldest = b.open.opened
+	}
+	return b.uncommit, oldest
+}
+
+// Quiesce returns when everything that was appended before is committed.
+func (b *Buffer) Quiesce(ctx context.Context) error {
+	w := make(quiet, 1)
+	b.mu.Lock()
+	if len(b.open.entries) == 0 && len(b.flight) == 0 {
+		defer b.mu.Unlock()
+		return b.err
+	}
+	win := b.open
+	if len(win.entries) == 0 {
+		win = b.flight[len(b.flight)-1]
+	}
+	win.watch = append(win.watch, w)
+	win.wanted, win.urgent = true, true
+	b.mu.Unlock()
+	wake(b.due)
+	select {
+	case err := <-w:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+type quiet chan error
+
+// Ended is closed when the session is over; Err then says why.
+func (b *Buffer) Ended() <-chan struct{} { return b.ended }
+
+// Err says why the session is over, or nil.
+func (b *Buffer) Err() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// Session whose windows these are.
+func (b *Buffer) Session() metadata.Session { return b.me }
+
+// end stops everything: what is not committed stays unanswered for, its waiters are told that nothing is known.
+func (b *Buffer) end(err error) {
+	b.mu.Lock()
+	if b.err != nil {
+		b.mu.Unlock()
+		return
+	}
+	b.err = err
+	windows := append(slices.Clone(b.flight), b.open)
+	releases := b.releases
+	b.releases = nil
+	b.wakeRoom()
+	var calls []call
+	var watch []quiet
+	for _, w := range windows {
+		calls = append(calls, w.take(0, len(w.entries), Stored)...)
+		watch = append(watch, w.watch...)
+		w.watch = nil
+	}
+	b.mu.Unlock()
+	close(b.ended)
+	for _, r := range releases {
+		r.done <- err
+	}
+	for _, q := range watch {
+		q <- err
+	}
+	tell(calls, fmt.Errorf("%w: %w", ErrEnded, err))
+}

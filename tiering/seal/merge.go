@@ -1,0 +1,455 @@
+package seal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"varve.dev/metadata"
+	"varve.dev/objectstore/cache"
+	"varve.dev/tiering/object"
+)
+
+// source is one range of an unsealed object.
+type source struct {
+	o *object.Stored
+	r *object.Range
+}
+
+// share is what one partition has to do with a run.
+type share struct {
+	id      metadata.PartitionID
+	p       Partition // nil: not led here
+	state   State
+	sources []source // from the sealed end to the run's end where it leaves; else what the run holds, live only
+	base    int64    // sealed end before and after
+	end     int64
+	leaves  bool
+}
+
+// merge is one run on its way: what was decided, and what was made of it.
+type merge struct {
+	*Sealer
+	run     []*object.Stored
+	in      map[*object.Stored]bool
+	shares  []*share
+	promote map[*object.Stored]bool
+	out     metadata.Sealing
+	made    []made
+	pack    *object.Stored
+}
+
+type made struct {
+	object metadata.Object
+	dir    *object.Directory
+	parts  []*share
+}
+
+// Merge rewrites one run and replaces its rows. It decides first, then reads and writes object by object, then commits;
+// until the commit nothing is changed, so that it is safe to repeat.
+func (s *Sealer) Merge(ctx context.Context, run []*object.Stored) error {
+	m := &merge{Sealer: s, run: run, in: map[*object.Stored]bool{}, promote: map[*object.Stored]bool{}}
+	for _, o := range run {
+		m.in[o] = true
+	}
+	m.decide(time.Now())
+	m.out = metadata.Sealing{Of: run[0].Session, First: run[0].First, Last: run[len(run)-1].Last, Grace: s.cfg.Grace}
+	for _, o := range run {
+		m.out.Keys = append(m.out.Keys, o.Object.Key)
+		m.out.Dead = append(m.out.Dead, s.cfg.DoomedTries(o)...)
+	}
+	if err := m.segments(ctx); err != nil {
+		return err
+	}
+	if err := m.packRest(ctx); err != nil {
+		return err
+	}
+	for _, sh := range m.shares {
+		if sh.leaves && sh.end > sh.base {
+			m.out.Partitions = append(m.out.Partitions, metadata.SealedPartition{ID: sh.id, LeaderEpoch: sh.p.Epoch().Epoch, Base: sh.base, End: sh.end})
+		}
+	}
+	if err := m.commit(ctx); err != nil {
+		return fmt.Errorf("replace %d objects up to %d: %w", len(run), m.out.Last, err)
+	}
+	m.publish()
+	return nil
+}
+
+// decide says of each partition whether it leaves the run as segments.
+func (m *merge) decide(now time.Time) {
+	objects := m.log.Objects()
+	last := slices.Index(objects, m.run[len(m.run)-1])
+	by := map[metadata.PartitionID]*share{}
+	created := map[metadata.PartitionID]int64{}
+	for _, o := range m.run {
+		for i := range o.Dir.Ranges {
+			r := &o.Dir.Ranges[i]
+			sh := by[r.Partition]
+			if sh == nil {
+				p, gone := m.partitions.Sealable(r.Partition)
+				if gone {
+					continue // dead: dropped
+				}
+				sh = &share{id: r.Partition, p: p}
+				if p != nil {
+					sh.state = p.Sealing()
+				}
+				by[r.Partition] = sh
+				m.shares = append(m.shares, sh)
+				created[r.Partition] = o.Dir.Header.CreatedAt
+			}
+			sh.sources = append(sh.sources, source{o, r})
+		}
+	}
+	slices.SortFunc(m.shares, func(a, b *share) int {
+		return cmp.Or(cmp.Compare(a.id.Topic, b.id.Topic), cmp.Compare(a.id.Partition, b.id.Partition))
+	})
+	for _, sh := range m.shares {
+		m.decideShare(sh, objects[:last+1], now.Sub(time.UnixMilli(created[sh.id])))
+	}
+	m.shares = slices.DeleteFunc(m.shares, func(sh *share) bool { return len(sh.sources) == 0 && !sh.leaves })
+	m.choosePromotions()
+}
+
+func (m *merge) decideShare(sh *share, objects []*object.Stored, age time.Duration) {
+	if sh.p == nil {
+		return // not led here: it stays in the pack as it is
+	}
+	// What leaves must start at the sealed end: older packs and sessions may hold the beginning.
+	var all []source
+	var size int64
+	end := sh.state.SealedEnd
+	for _, o := range objects {
+		for i := range o.Dir.Ranges {
+			if r := &o.Dir.Ranges[i]; r.Partition == sh.id && r.End > end {
+				all, size, end = append(all, source{o, r}), size+r.Len, r.End
+			}
+		}
+	}
+	live := func(xs []source) []source {
+		return slices.DeleteFunc(xs, func(x source) bool {
+			return x.r.End <= sh.state.LogStart || x.r.End <= sh.state.SealedEnd
+		})
+	}
+	sh.base, sh.end = sh.state.SealedEnd, end
+	sh.leaves = (size >= m.cfg.MinExtent || age >= sh.state.SegmentAge || end <= sh.state.LogStart) && end <= sh.state.LastStable
+	if sh.leaves {
+		sh.sources = live(all)
+	} else {
+		sh.sources = live(sh.sources)
+	}
+}
+
+// choosePromotions finds objects of the run whose ranges all leave and are all large. A WAL object only tells the
+// producers' batches that it holds: it is promoted where that is all there is to tell.
+func (m *merge) choosePromotions() {
+	leaving := map[*object.Range]*share{}
+	for _, sh := range m.shares {
+		if sh.leaves {
+			for _, x := range sh.sources {
+				leaving[x.r] = sh
+			}
+		}
+	}
+	for _, o := range m.run {
+		ok := true
+		for i := range o.Dir.Ranges {
+			r := &o.Dir.Ranges[i]
+			sh := leaving[r]
+			ok = ok && sh != nil && r.Len >= PromoteExtent && (r.Snapshot || tellsAll(r, sh.p.ProducersAt(r.End)))
+		}
+		if ok {
+			m.promote[o] = true
+		}
+	}
+}
+
+func tellsAll(r *object.Range, state []object.Producer) bool {
+	for i := range state {
+		if state[i].BaseOffset < r.Base {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *merge) header(kind metadata.Kind, o metadata.WALObject, created int64, level int32) object.Header {
+	return object.Header{Cluster: m.cfg.Cluster, Incarnation: m.me.Incarnation, Agent: o.Session.Agent, Session: o.Session.Epoch, Nonce: m.me.Nonce,
+		First: m.out.First, Last: m.out.Last, Kind: kind, CreatedAt: created, Level: level}
+}
+
+// segments writes what leaves, in objects of at most MaxObject bytes: each holds one large or many small extents.
+func (m *merge) segments(ctx context.Context) error {
+	var batchOf []source
+	var parts []*share
+	var size int64
+	flush := func() error {
+		if len(batchOf) == 0 {
+			return nil
+		}
+		err := m.writeSealed(ctx, batchOf, parts)
+		batchOf, parts, size = nil, nil, 0
+		return err
+	}
+	for _, sh := range m.shares {
+		if !sh.leaves {
+			continue
+		}
+		for _, x := range sh.sources {
+			if m.promote[x.o] {
+				m.promoteRange(sh, x)
+				continue
+			}
+			if size > 0 && size+x.r.Len > m.cfg.MaxObject {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			batchOf, parts, size = append(batchOf, x), append(parts, sh), size+x.r.Len
+		}
+	}
+	for _, o := range m.run {
+		if m.promote[o] {
+			m.out.Promote = append(m.out.Promote, o.Object.Key)
+			m.made = append(m.made, made{object: o.Object, dir: o.Dir})
+		}
+	}
+	return flush()
+}
+
+func (m *merge) promoteRange(sh *share, x source) {
+	o := x.o.Object
+	m.out.Segments = append(m.out.Segments, metadata.Segment{Extent: x.r.Extent(&o), Records: x.r.Records, Generation: x.r.Generation})
+}
+
+// writeSealed makes one sealed object of sources that are in order of partition and offset.
+func (m *merge) writeSealed(ctx context.Context, xs []source, parts []*share) error {
+	key := m.cfg.Key(metadata.Sealed, m.next())
+	im, err := m.build(ctx, m.header(metadata.Sealed, m.run[0].WALObject, oldest(m.run), 0), xs, parts)
+	if err != nil {
+		return err
+	}
+	defer im.Release()
+	if err := m.put(ctx, key, im); err != nil {
+		return err
+	}
+	obj := im.Object(key)
+	m.out.Objects = append(m.out.Objects, obj)
+	m.made = append(m.made, made{obj, im.Directory(), parts})
+	for i := range im.Directory().Ranges {
+		r := &im.Directory().Ranges[i]
+		m.out.Segments = append(m.out.Segments, metadata.Segment{Extent: r.Extent(&obj), Records: r.Records, Generation: r.Generation})
+	}
+	var until time.Time
+	for _, sh := range parts {
+		if t := time.Now().Add(sh.state.LocalRetention); t.After(until) {
+			until = t
+		}
+	}
+	if err := m.cache.Keep(key, im, until); err != nil {
+		m.cfg.Logger.Warn("no local copy of a sealed object", "key", key, "err", err)
+	}
+	m.cfg.Metrics.Sealed.Inc()
+	return nil
+}
+
+func (s *Sealer) next() int64 {
+	s.made++
+	return s.made
+}
+
+func (m *merge) put(ctx context.Context, key string, im *object.Image) error {
+	if err := m.index.Intend(ctx, m.me, []string{key}); err != nil {
+		return fmt.Errorf("intend %s: %w", key, err)
+	}
+	if err := m.store.Put(ctx, key, im); err != nil {
+		return fmt.Errorf("store %s: %w", key, err)
+	}
+	m.cfg.Metrics.Bytes.Add(float64(im.Size()))
+	return nil
+}
+
+func oldest(run []*object.Stored) int64 {
+	at := run[0].Dir.Header.CreatedAt
+	for _, o := range run {
+		at = min(at, o.Dir.Header.CreatedAt)
+	}
+	return at
+}
+
+// build lays sources out as an object: neighbouring ranges of a partition become one, but for gaps. The views are held
+// until the image is released.
+func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts []*share) (*object.Image, error) {
+	var views []cache.View
+	release := func() {
+		for _, v := range views {
+			v.Release()
+		}
+	}
+	var names []object.TopicName
+	for i, x := range xs {
+		if i == 0 || xs[i-1].r.Partition.Topic != x.r.Partition.Topic {
+			names = append(names, topicOf(x))
+		}
+	}
+	b := object.NewBuilder(h, names)
+	for i := 0; i < len(xs); {
+		j := i + 1
+		for j < len(xs) && parts[i].p != nil && joins(xs[j-1], xs[j]) {
+			j++
+		}
+		b.Begin(rangeOf(xs[i:j], parts[i]))
+		for ; i < j; i++ {
+			x := xs[i]
+			o := cache.Object{Key: x.o.Object.Key, Length: x.o.Object.Length, Blocks: x.o.Dir.Blocks}
+			v, err := m.cache.View(ctx, o, x.r.Pos, x.r.Len)
+			if err != nil {
+				release()
+				return nil, fmt.Errorf("read %s: %w", o.Key, err)
+			}
+			views = append(views, v)
+			for _, s := range v.Slices {
+				if err := b.AddRun(s); err != nil {
+					release()
+					return nil, fmt.Errorf("merge %s: %w", o.Key, err)
+				}
+			}
+		}
+	}
+	return b.Finish(release), nil
+}
+
+func joins(a, b source) bool {
+	return a.r.Partition == b.r.Partition && a.r.End == b.r.Base && !a.r.Gap && !b.r.Gap
+}
+
+func topicOf(x source) object.TopicName {
+	for _, t := range x.o.Dir.Topics {
+		if t.Num == x.r.Partition.Topic {
+			return t
+		}
+	}
+	return object.TopicName{Num: x.r.Partition.Topic}
+}
+
+// rangeOf describes the range that neighbouring sources become, with the producers' state at its end.
+func rangeOf(xs []source, sh *share) object.Range {
+	if sh.p == nil {
+		return *xs[0].r // not led here: nobody knows more of it than its range says
+	}
+	first, last := xs[0].r, xs[len(xs)-1].r
+	r := object.Range{Partition: first.Partition, Base: first.Base, LeaderEpoch: last.LeaderEpoch, EpochStart: last.EpochStart,
+		Gap: first.Gap, Snapshot: true}
+	r.Producers = sh.p.ProducersAt(last.End)
+	if epochs := sh.p.EpochsIn(first.Base, last.End); len(epochs) > 1 {
+		r.Epochs = epochs
+	}
+	return r
+}
+
+// packRest writes what stays small as one pack in the run's place.
+func (m *merge) packRest(ctx context.Context) error {
+	var xs []source
+	var parts []*share
+	for _, sh := range m.shares {
+		if sh.leaves {
+			continue
+		}
+		for _, x := range sh.sources {
+			xs, parts = append(xs, x), append(parts, sh)
+		}
+	}
+	if len(xs) == 0 {
+		return nil
+	}
+	level := m.run[0].Dir.Header.Level
+	for _, o := range m.run {
+		level = max(level, o.Dir.Header.Level)
+	}
+	if len(m.run) > 1 || m.run[0].Kind == metadata.WAL {
+		level++
+	}
+	key := m.cfg.Key(metadata.Pack, m.next())
+	im, err := m.build(ctx, m.header(metadata.Pack, m.run[0].WALObject, oldest(m.run), level), xs, parts)
+	if err != nil {
+		return err
+	}
+	defer im.Release()
+	if err := m.put(ctx, key, im); err != nil {
+		return err
+	}
+	m.out.Pack = &metadata.WALObject{Session: m.run[0].Session, First: m.out.First, Last: m.out.Last, Kind: metadata.Pack, Object: im.Object(key), Tries: 1, Directory: im.Bytes()}
+	m.pack = &object.Stored{WALObject: *m.out.Pack, Dir: im.Directory()}
+	if err := m.cache.Keep(key, im, time.Now().Add(packLocal)); err != nil {
+		m.cfg.Logger.Warn("no local copy of a pack", "key", key, "err", err)
+	}
+	m.cfg.Metrics.Packs.Inc()
+	return nil
+}
+
+// packLocal is how long a pack stays on local disk: it will be merged again.
+const packLocal = 24 * time.Hour
+
+// commit replaces the run's rows. After a lost reply it looks whether the rows are still there: only this life writes
+// them, so that their absence is final.
+func (m *merge) commit(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := m.index.Replace(ctx, m.me, m.out)
+		if err == nil || attempt == commitAttempts || ctx.Err() != nil {
+			return err
+		}
+		unknown := errors.Is(err, metadata.ErrUnknown)
+		if !unknown && !(attempt > 0 && errors.Is(err, metadata.ErrConflict)) {
+			return err
+		}
+		there, readErr := m.index.Read(ctx, nil)
+		if readErr != nil {
+			return errors.Join(err, readErr)
+		}
+		if !slices.ContainsFunc(there.Unsealed, func(o metadata.WALObject) bool { return o.Object.Key == m.out.Keys[0] }) {
+			return nil
+		}
+		if !unknown {
+			return err
+		}
+	}
+}
+
+// commitAttempts bounds the repetitions after lost replies.
+const commitAttempts = 5
+
+// publish tells everybody, after the commit: readers first learn where the bytes are, then lose the old places.
+func (m *merge) publish() {
+	for _, x := range m.made {
+		m.reader.Learn(x.object.Key, x.dir)
+	}
+	for _, sh := range m.shares {
+		if sh.p == nil {
+			continue
+		}
+		end := int64(0)
+		if sh.leaves {
+			end = sh.end
+			m.reader.Forget(sh.id)
+		}
+		sh.p.Merged(m.in, end, m.pack)
+	}
+	m.log.replace(m.in, m.pack)
+	var drop []string
+	for _, o := range m.run {
+		if !m.promote[o] {
+			drop = append(drop, o.Object.Key)
+		}
+	}
+	m.cache.Drop(drop...)
+	m.cfg.Metrics.Segments.Add(float64(len(m.out.Segments)))
+	m.cfg.Metrics.Promoted.Add(float64(len(m.out.Promote)))
+	if len(m.out.Segments) > 0 || m.pack != nil {
+		m.cfg.Logger.Info("sealed", "objects", len(m.run), "segments", len(m.out.Segments), "sealed_objects", len(m.out.Objects),
+			"promoted", len(m.out.Promote), "packed", m.pack != nil)
+	}
+}

@@ -1,0 +1,301 @@
+// Package seal merges runs of WAL objects into segments, and what is still small into one larger WAL object.
+//
+// A run is the oldest stretch of one session's objects. What a partition has there (and in older packs) leaves as segment
+// extents if it is large or old enough; the rest becomes one pack, and dead ranges are dropped. One transaction replaces
+// the run. So local disk, index rows and takeover are bounded by constants, whatever the number and pace of partitions.
+package seal
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"varve.dev/metadata"
+	"varve.dev/objectstore"
+	"varve.dev/objectstore/cache"
+	"varve.dev/tiering/object"
+)
+
+// Partition is what the seal asks of, and tells, a partition that this agent leads.
+type Partition interface {
+	Topic() object.TopicName
+	Epoch() metadata.EpochStart
+	Sealing() State
+	// ProducersAt is the producers' state at an offset that is committed.
+	ProducersAt(end int64) []object.Producer
+	// EpochsIn is the history within [base, end), the epoch at base first.
+	EpochsIn(base, end int64) []metadata.EpochStart
+	Merged(run map[*object.Stored]bool, sealedEnd int64, pack *object.Stored)
+}
+
+// State of a partition as the seal needs it.
+type State struct {
+	LogStart, SealedEnd, LastStable int64
+	SegmentAge                      time.Duration // segment.ms: older data leave as a segment, however small
+	LocalRetention                  time.Duration // how long a segment stays on local disk
+}
+
+// Partitions finds partitions.
+type Partitions interface {
+	// Sealable answers a partition that this agent leads; gone says that its topic is deleted.
+	Sealable(id metadata.PartitionID) (p Partition, gone bool)
+	// Deleted says whether any topic is deleted whose bytes may still be there.
+	Deleted() bool
+}
+
+// Index is where a run is replaced.
+type Index interface {
+	Intend(ctx context.Context, s metadata.Session, keys []string) error
+	Replace(ctx context.Context, s metadata.Session, out metadata.Sealing) error
+	Read(ctx context.Context, ids []metadata.PartitionID) (metadata.State, error)
+}
+
+// Cache holds the bytes of the run, and may keep those of the segments.
+type Cache interface {
+	View(ctx context.Context, o cache.Object, off, n int64) (cache.View, error)
+	Keep(key string, body objectstore.Body, until time.Time) error
+	Drop(keys ...string)
+}
+
+// Putter stores objects.
+type Putter interface {
+	Put(ctx context.Context, key string, body objectstore.Body) error
+}
+
+// Learner is told of new directories and of partitions whose segments have changed (fetch.Reader).
+type Learner interface {
+	Learn(key string, d *object.Directory)
+	Forget(p metadata.PartitionID)
+}
+
+// Config of a Sealer: the four bounds of what is unsealed, and the sizes of what is made.
+type Config struct {
+	UnsealedBytes   int64
+	UnsealedObjects int
+	DirectoryBytes  int64
+	Age             time.Duration // of the oldest WAL object
+	MinExtent       int64         // bytes of a partition in a run that make a segment
+	MaxObject       int64         // bytes of a sealed object
+	Check           time.Duration // how often age is looked at
+	Grace           time.Duration // of superseded objects
+	Cluster         metadata.UUID
+	Key             func(kind metadata.Kind, n int64) string
+	DoomedTries     func(o *object.Stored) []string // keys of earlier tries
+	Logger          *slog.Logger
+	Metrics         *Metrics
+}
+
+// PromoteExtent is how large every extent of an object must be for it to become segments where it lies: from there on
+// merging costs more than the reads that it saves.
+const PromoteExtent = 4 << 20
+
+// mergePacks is how many packs of one level make one of the next.
+const mergePacks = 16
+
+// Metrics of a Sealer.
+type Metrics struct {
+	Segments, Sealed, Packs, Promoted, Bytes, Failures prometheus.Counter
+}
+
+// NewMetrics registers them with r.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	return &Metrics{
+		Segments: counter("varve_segments_total", "Segments entered in the index."),
+		Sealed:   counter("varve_sealed_objects_total", "Sealed objects written."),
+		Packs:    counter("varve_packs_total", "Packs written."),
+		Promoted: counter("varve_promoted_objects_total", "WAL objects that became sealed objects where they lie."),
+		Bytes:    counter("varve_sealed_bytes_total", "Bytes of sealed objects and packs written."),
+		Failures: counter("varve_seal_failures_total", "Merges that were abandoned and will be tried again."),
+	}
+}
+
+// Sealer merges runs for one session.
+type Sealer struct {
+	log        *Log
+	partitions Partitions
+	cache      Cache
+	store      Putter
+	index      Index
+	reader     Learner
+	me         metadata.Session
+	cfg        Config
+	made       int64 // objects of this life, for their keys
+}
+
+// New is a Sealer over log.
+func New(log *Log, ps Partitions, c Cache, s Putter, i Index, r Learner, me metadata.Session, cfg Config) *Sealer {
+	return &Sealer{log: log, partitions: ps, cache: c, store: s, index: i, reader: r, me: me, cfg: cfg}
+}
+
+// Run merges the oldest run whenever a bound is passed, until ctx or the session ends.
+func (s *Sealer) Run(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.Check)
+	defer tick.Stop()
+	for ticked := true; ; {
+		for {
+			run := s.due(time.Now(), ticked)
+			if len(run) == 0 {
+				break
+			}
+			err := s.Merge(ctx, run)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, metadata.ErrFenced) {
+				return err
+			}
+			if err != nil {
+				s.cfg.Metrics.Failures.Inc()
+				s.cfg.Logger.Warn("seal failed, trying again later", "objects", len(run), "err", err)
+				break
+			}
+		}
+		select {
+		case <-tick.C:
+			ticked = true
+		case <-s.log.changed:
+			ticked = false
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// due picks the run to merge now, or none. Size is looked at whenever an object comes, age only on a tick.
+func (s *Sealer) due(now time.Time, ticked bool) []*object.Stored {
+	count, bytes, dirs := s.log.Size()
+	full := bytes > s.cfg.UnsealedBytes || count > s.cfg.UnsealedObjects || dirs > s.cfg.DirectoryBytes
+	if !full && !ticked {
+		return nil
+	}
+	objects := s.log.Objects()
+	if full {
+		if run := s.prefix(objects, func(n int, size, dir int64) bool {
+			return size > s.cfg.UnsealedBytes/2 || n > s.cfg.UnsealedObjects/2 || dir > s.cfg.DirectoryBytes/2
+		}); len(run) > 0 {
+			return run
+		}
+	}
+	if run := s.packsDue(objects); len(run) > 0 {
+		return run
+	}
+	if s.partitions.Deleted() {
+		for i, o := range objects {
+			if s.holdsDeleted(o) {
+				return sameSession(objects[i:i+1], objects[i])
+			}
+		}
+	}
+	half := now.Add(-s.cfg.Age / 2).UnixMilli()
+	for _, o := range objects {
+		if o.Kind == metadata.WAL && o.Dir.Header.CreatedAt <= now.Add(-s.cfg.Age).UnixMilli() {
+			return s.prefixOlder(objects, half)
+		}
+	}
+	for _, o := range objects {
+		if o.Kind == metadata.Pack && s.aged(o, now) {
+			return []*object.Stored{o}
+		}
+	}
+	return nil
+}
+
+// prefix is the oldest WAL objects of one session, up to enough. Where only packs are left, they are the run.
+func (s *Sealer) prefix(objects []*object.Stored, enough func(n int, bytes, dirs int64) bool) (run []*object.Stored) {
+	var bytes, dirs int64
+	for _, o := range objects {
+		if o.Kind != metadata.WAL {
+			if len(run) > 0 {
+				break
+			}
+			continue
+		}
+		if len(run) > 0 && (o.Session.Epoch != run[0].Session.Epoch || o.Session.Agent != run[0].Session.Agent ||
+			enough(len(run), bytes, dirs) || bytes+o.Object.Length > maxRunObjects*s.cfg.MaxObject) {
+			break
+		}
+		run = append(run, o)
+		bytes, dirs = bytes+o.Object.Length, dirs+int64(len(o.Directory))
+	}
+	if len(run) == 0 && len(objects) > 0 {
+		return sameSession(objects, objects[0])
+	}
+	return run
+}
+
+// maxRunObjects bounds a run by what it can become: four sealed objects.
+const maxRunObjects = 4
+
+func (s *Sealer) prefixOlder(objects []*object.Stored, created int64) []*object.Stored {
+	n := 0
+	for n < len(objects) && objects[n].Dir.Header.CreatedAt <= created {
+		n++
+	}
+	return s.prefix(objects[:n], func(int, int64, int64) bool { return false })
+}
+
+func sameSession(objects []*object.Stored, first *object.Stored) (run []*object.Stored) {
+	for _, o := range objects {
+		if o.Session.Agent != first.Session.Agent || o.Session.Epoch != first.Session.Epoch || len(run) == mergePacks {
+			break
+		}
+		run = append(run, o)
+	}
+	return run
+}
+
+// packsDue finds mergePacks neighbouring packs of one level and session.
+func (s *Sealer) packsDue(objects []*object.Stored) (run []*object.Stored) {
+	for _, o := range objects {
+		if len(run) > 0 && (o.Kind != metadata.Pack || o.Session.Epoch != run[0].Session.Epoch || o.Session.Agent != run[0].Session.Agent ||
+			o.Dir.Header.Level != run[0].Dir.Header.Level) {
+			run = nil
+		}
+		if o.Kind == metadata.Pack {
+			if run = append(run, o); len(run) == mergePacks {
+				return run
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Sealer) holdsDeleted(o *object.Stored) bool {
+	for i := range o.Dir.Ranges {
+		if _, gone := s.partitions.Sealable(o.Dir.Ranges[i].Partition); gone {
+			return true
+		}
+	}
+	return false
+}
+
+// aged says whether a pack holds something that is old enough to leave it.
+func (s *Sealer) aged(o *object.Stored, now time.Time) bool {
+	age := now.Sub(time.UnixMilli(o.Dir.Header.CreatedAt))
+	for i := range o.Dir.Ranges {
+		if p, _ := s.partitions.Sealable(o.Dir.Ranges[i].Partition); p != nil && age >= p.Sealing().SegmentAge {
+			return true
+		}
+	}
+	return false
+}
+
+// Holds says whether any unsealed object contains a topic.
+func (l *Log) Holds(topic int32) bool {
+	for _, o := range l.Objects() {
+		for i := range o.Dir.Ranges {
+			if o.Dir.Ranges[i].Partition.Topic == topic {
+				return true
+			}
+		}
+	}
+	return false
+}
