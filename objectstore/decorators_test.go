@@ -395,3 +395,21 @@ func TestProbeFindsAStoreThatKeepsNoPromise(t *testing.T) {
 		t.Errorf("a store that returns other bytes: got %v, want a SetupError", err)
 	}
 }
+
+func TestProbeCosts(t *testing.T) {
+	name := func(key string) string {
+		key, wrong := strings.CutSuffix(key, "-wrong")
+		return fmt.Sprintf("%.8s%t", key, wrong)
+	}
+	r := objectstore.NewRecorder(memory.New(), objectstore.RecorderConfig{Name: name})
+	if _, err := objectstore.Probe(t.Context(), r, "p/"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"put p/probe-false 5", "put p/probe-false 5 → exists", "head p/probe-false", "get p/probe-false 0+5",
+		"put p/probe-true 5 → checksum", "delete 2 p/probe-false p/probe-true", "head p/probe-false → not_found",
+	}
+	if got := r.Take(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

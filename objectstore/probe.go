@@ -20,7 +20,7 @@ type Findings struct {
 	Deletes bool
 }
 
-// Probe finds out by about nine requests under prefix which promises a store keeps. It returns an error only if a
+// Probe finds out by seven requests under prefix which promises a store keeps. It returns an error only if a
 // request that any store must answer failed. What it writes it deletes again.
 func Probe(ctx context.Context, s Store, prefix string) (Findings, error) {
 	var found Findings

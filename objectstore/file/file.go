@@ -138,9 +138,14 @@ func (s *Store) put(ctx context.Context, key string, body objectstore.Body) erro
 	return errors.Join(err, ignoreMissing(os.Remove(temp)))
 }
 
+// taken explains why a name is not free. Its caller may find the object to be its own, so the name is made durable here
+// too: the process that made it may have died before it could.
 func (s *Store) taken(key string) error {
 	if info, err := os.Lstat(s.path(key)); err == nil && info.IsDir() {
 		return errors.New("it is the folder of other keys")
+	}
+	if err := s.syncUp(filepath.Dir(s.path(key))); err != nil {
+		return err
 	}
 	return objectstore.ErrExists
 }
@@ -197,7 +202,10 @@ func (s *Store) publish(temp, key string) error {
 		}
 		switch {
 		case err == nil:
-			return s.syncUp(filepath.Dir(path))
+			if err := s.syncUp(filepath.Dir(path)); err != nil {
+				return errors.Join(err, os.Remove(path)) // a name that may not last must not be found by a retry
+			}
+			return nil
 		case errors.Is(err, fs.ErrExist):
 			return s.taken(key)
 		case !errors.Is(err, fs.ErrNotExist) || try == mkdirTries:

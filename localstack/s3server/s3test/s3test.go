@@ -14,6 +14,8 @@ type Server struct {
 	Endpoint, Region string
 	// Bucket exists.
 	Bucket string
+	// Kind is "versitygw", or what VARVE_TEST_S3_KIND says of a foreign server: suites know where "seaweedfs" differs.
+	Kind string
 	// Own is nil for a server that somebody else runs.
 	Own *s3server.Server
 }
@@ -44,12 +46,12 @@ func Start(t *testing.T) Server {
 	t.Setenv("AWS_ACCESS_KEY_ID", own.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", own.SecretKey)
 	t.Setenv("AWS_SESSION_TOKEN", "")
-	return Server{Endpoint: own.Endpoint, Region: s3server.Region, Bucket: bucket, Own: own}
+	return Server{Endpoint: own.Endpoint, Region: s3server.Region, Bucket: bucket, Kind: "versitygw", Own: own}
 }
 
 func foreign(t *testing.T, endpoint string) Server {
 	t.Helper()
-	s := Server{Endpoint: endpoint, Region: os.Getenv("AWS_REGION"), Bucket: os.Getenv("VARVE_TEST_S3_BUCKET")}
+	s := Server{Endpoint: endpoint, Region: os.Getenv("AWS_REGION"), Bucket: os.Getenv("VARVE_TEST_S3_BUCKET"), Kind: os.Getenv("VARVE_TEST_S3_KIND")}
 	if s.Region == "" {
 		s.Region = s3server.Region
 	}
