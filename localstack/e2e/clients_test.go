@@ -22,6 +22,7 @@ type client struct {
 	assignors  []string // group protocols it is tried with
 	timestamps bool     // can set a record's timestamp
 	empties    bool     // can tell an empty value from null
+	static     bool     // knows static members
 	acks       bool     // knows the offset of each record it produced
 
 	// command says how to run it, or what is missing. It builds what has to be built.
@@ -36,12 +37,13 @@ var codecs = [...]string{"none", "gzip", "snappy", "lz4", "zstd"}
 func clients() []client {
 	eager, both := []string{"eager"}, []string{"eager", "cooperative"}
 	return []client{
-		{name: "kgo", assignors: both, timestamps: true, empties: true, acks: true, command: kgoCommand},
-		{name: "java", assignors: both, timestamps: true, empties: true, acks: true, command: javaCommand},
+		{name: "kgo", assignors: both, timestamps: true, empties: true, static: true, acks: true, command: kgoCommand},
+		{name: "java", assignors: both, timestamps: true, empties: true, static: true, acks: true, command: javaCommand},
 		{name: "kafkajs", assignors: eager, timestamps: true, empties: true, acks: true, command: kafkajsCommand},
-		{name: "python", assignors: both, timestamps: true, empties: true, acks: true, command: pythonCommand},
-		{name: "librdkafka", assignors: both, timestamps: true, empties: true, acks: true, command: librdkafkaCommand},
-		{name: "kcat", assignors: eager, command: kcatCommand},
+		{name: "python", assignors: both, timestamps: true, empties: true, static: true, acks: true, command: pythonCommand},
+		{name: "librdkafka", assignors: both, timestamps: true, empties: true, static: true, acks: true,
+			command: librdkafkaCommand},
+		{name: "kcat", assignors: eager, static: true, command: kcatCommand},
 	}
 }
 

@@ -62,6 +62,39 @@ func testGroup(t *testing.T, s *suite, c client, assignor string) {
 	}
 }
 
+// testStatic restarts two static members, the group's leader first: each gets back what it had and the other notices
+// nothing.
+func testStatic(t *testing.T, s *suite, c client) {
+	g := newGroup(t, s, c, "eager")
+	names := [...]string{"one", "two"}
+	members := [...]*member{g.join(0, names[0]), nil}
+	g.await("the first member owns all partitions", func() bool { return members[0].owns() == groupPartitions })
+	members[1] = g.join(0, names[1])
+	g.await("two members share the partitions", func() bool {
+		return members[0].owns() > 0 && members[1].owns() > 0 && g.tiled()
+	})
+	for i, name := range names {
+		g.produce(phaseRecords)
+		g.await("all are seen", g.sawAll)
+		had, other := members[i].owned, members[1-i]
+		changes := other.changes
+		members[i].leave()
+		g.await("the member has ended", func() bool { return members[i].left })
+		g.produce(phaseRecords)
+		members[i] = g.join(0, name)
+		g.await("the restarted member has seen what waited for it", g.sawAll)
+		if !slices.Equal(members[i].owned, had) {
+			t.Errorf("after a restart it owns %v, want %v as before", members[i].owned, had)
+		}
+		if other.changes != changes {
+			t.Errorf("the restart changed what the other member owns %d times", other.changes-changes)
+		}
+	}
+	if g.again > 0 {
+		t.Errorf("%d records came twice", g.again)
+	}
+}
+
 // place is where a record lies.
 type place struct {
 	partition int32
@@ -88,6 +121,7 @@ type group struct {
 type member struct {
 	process *process
 	owned   []int32
+	changes int // of what it owns
 	seen    int
 	done    bool // it says so
 	left    bool // it has ended
@@ -106,10 +140,12 @@ func newGroup(t *testing.T, s *suite, c client, assignor string) *group {
 		events: make(chan memberEvent), produced: map[place]contract.Record{}, seen: map[place]bool{}}
 }
 
-func (g *group) join(limit int) *member {
+// join starts a member that reads limit records (0: until told to leave), static under the name in instance if there is one.
+func (g *group) join(limit int, instance ...string) *member {
 	m := &member{t: g.t}
 	emit := func(e contract.Event) { g.send(memberEvent{member: m, Event: e}) }
-	m.process = g.c.start(g.t, emit, "group", g.topic, g.name, g.assignor, strconv.Itoa(limit))
+	args := append([]string{"group", g.topic, g.name, g.assignor, strconv.Itoa(limit)}, instance...)
+	m.process = g.c.start(g.t, emit, args...)
 	go func() { // ends with the process, or with the test
 		<-m.process.exited
 		g.send(memberEvent{member: m, exited: true})
@@ -160,7 +196,9 @@ func (g *group) apply(e memberEvent) {
 	case e.Event.Event == "done":
 		e.member.done = true
 	case e.Event.Event == "assignment":
+		slices.Sort(e.Partitions)
 		e.member.owned = e.Partitions
+		e.member.changes++
 	case e.Event.Event == "record":
 		at := place{e.Record.Partition, e.Record.Offset}
 		same(g.t, "consumed in a group", *e.Record, g.produced[at])

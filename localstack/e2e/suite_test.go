@@ -35,6 +35,9 @@ func TestRealClients(t *testing.T) {
 			c := s.installed(t, c)
 			t.Run("codecs", func(t *testing.T) { t.Parallel(); testCodecs(t, s, c) })
 			t.Run("time", func(t *testing.T) { t.Parallel(); testTime(t, s, c) })
+			if c.static {
+				t.Run("static", func(t *testing.T) { t.Parallel(); testStatic(t, s, c) })
+			}
 			for _, assignor := range c.assignors {
 				t.Run("group/"+assignor, func(t *testing.T) { t.Parallel(); testGroup(t, s, c, assignor) })
 			}

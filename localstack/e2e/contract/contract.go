@@ -5,8 +5,10 @@
 //	produce TOPIC CODEC                 records come on standard input, one JSON record per line. Sends each to the
 //	                                    partition it names, acks=all, CODEC one of none gzip snappy lz4 zstd. Prints
 //	                                    an ack per record where the client knows its offset, then produced.
-//	group TOPIC GROUP ASSIGNOR LIMIT    joins GROUP, from the earliest offset where nothing is committed; ASSIGNOR is
-//	                                    eager or cooperative. Prints assignment whenever what it owns changes, and
+//	group TOPIC GROUP ASSIGNOR LIMIT [INSTANCE]
+//	                                    joins GROUP, from the earliest offset where nothing is committed; ASSIGNOR is
+//	                                    eager or cooperative; with INSTANCE it is that static member, which stays in
+//	                                    the group when its process ends. Prints assignment whenever what it owns changes, and
 //	                                    each record. Commits exactly what it printed: before it gives a partition up,
 //	                                    and before it leaves, which it does when standard input ends or after LIMIT
 //	                                    records (0: no limit). Prints done when it has left.

@@ -63,7 +63,7 @@ func run(bootstrap, command string, args []string) error {
 		if err != nil {
 			return err
 		}
-		return group(bootstrap, args[0], args[1], args[2], limit)
+		return group(bootstrap, args[0], args[1], args[2], limit, args[4:])
 	case "read":
 		millis, err := strconv.ParseInt(args[1], 10, 64)
 		if err != nil {
@@ -148,14 +148,18 @@ type member struct {
 	positions map[int32]kafka.Offset // printed, not yet committed
 }
 
-func group(bootstrap, topic, name, assignor string, limit int) error {
+func group(bootstrap, topic, name, assignor string, limit int, instance []string) error {
 	strategy := "range"
 	if assignor == "cooperative" {
 		strategy = "cooperative-sticky"
 	}
-	c, err := kafka.NewConsumer(&kafka.ConfigMap{"bootstrap.servers": bootstrap, "group.id": name,
+	config := kafka.ConfigMap{"bootstrap.servers": bootstrap, "group.id": name,
 		"auto.offset.reset": "earliest", "enable.auto.commit": false, "partition.assignment.strategy": strategy,
-		"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "fetch.wait.max.ms": 100})
+		"session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "fetch.wait.max.ms": 100}
+	for _, id := range instance {
+		config["group.instance.id"] = id
+	}
+	c, err := kafka.NewConsumer(&config)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,8 @@ public final class Client {
     public static void main(String[] args) throws Exception {
         switch (args[1]) {
             case "produce" -> produce(args[0], args[2], args[3]);
-            case "group" -> group(args[0], args[2], args[3], args[4], Integer.parseInt(args[5]));
+            case "group" -> group(args[0], args[2], args[3], args[4], Integer.parseInt(args[5]),
+                    args.length > 6 ? Map.of("group.instance.id", args[6]) : Map.of());
             case "read" -> read(args[0], args[2], Long.parseLong(args[3]));
             default -> throw new IllegalArgumentException("unknown command " + args[1]);
         }
@@ -112,11 +113,14 @@ public final class Client {
         return new KafkaConsumer<>(p, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
-    static void group(String bootstrap, String topic, String group, String assignor, int limit) {
+    static void group(String bootstrap, String topic, String group, String assignor, int limit,
+            Map<String, String> instance) {
         String strategy = assignor.equals("cooperative") ? "CooperativeStickyAssignor" : "RangeAssignor";
-        try (var consumer = consumer(bootstrap, Map.of("group.id", group, "auto.offset.reset", "earliest",
+        Map<String, String> config = new HashMap<>(instance);
+        config.putAll(Map.of("group.id", group, "auto.offset.reset", "earliest",
                 "session.timeout.ms", "6000", "heartbeat.interval.ms", "300",
-                "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + strategy))) {
+                "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + strategy));
+        try (var consumer = consumer(bootstrap, config)) {
             new Member(topic, consumer).run(limit);
         }
         emit(event("done"));

@@ -34,7 +34,7 @@ func run(ctx context.Context, bootstrap, command string, args []string) error {
 	case "produce":
 		return produce(ctx, bootstrap, args[0], args[1])
 	case "group":
-		return group(ctx, bootstrap, args[0], args[1], args[3])
+		return group(ctx, bootstrap, args[0], args[1], args[3], args[4:])
 	case "read":
 		return read(ctx, bootstrap, args[0], args[1])
 	}
@@ -181,11 +181,14 @@ func printRecord(rec contract.Record) error {
 	return contract.Print(os.Stdout, contract.Event{Event: "record", Record: &rec})
 }
 
-func group(ctx context.Context, bootstrap, topic, name, limit string) error {
+func group(ctx context.Context, bootstrap, topic, name, limit string, instance []string) error {
 	args := []string{"-b", bootstrap, "-u", "-f", format, "-X", "auto.offset.reset=earliest",
 		"-X", "session.timeout.ms=6000", "-X", "heartbeat.interval.ms=300", "-X", "fetch.wait.max.ms=100"}
 	if limit != "0" {
 		args = append(args, "-c", limit)
+	}
+	for _, id := range instance {
+		args = append(args, "-X", "group.instance.id="+id)
 	}
 	cmd := command(ctx, append(args, "-G", name, topic)...)
 	cmd.Stderr = nil

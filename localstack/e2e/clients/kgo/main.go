@@ -33,7 +33,7 @@ func run(ctx context.Context, bootstrap, command string, args []string) error {
 		if err != nil {
 			return err
 		}
-		return group(ctx, bootstrap, args[0], args[1], args[2], limit)
+		return group(ctx, bootstrap, args[0], args[1], args[2], limit, args[4:])
 	case "read":
 		millis, err := strconv.ParseInt(args[1], 10, 64)
 		if err != nil {
@@ -122,7 +122,7 @@ func (o *owned) change(add, remove []int32) error {
 	return contract.Print(os.Stdout, contract.Event{Event: "assignment", Partitions: o.partitions})
 }
 
-func group(ctx context.Context, bootstrap, topic, name, assignor string, limit int) error {
+func group(ctx context.Context, bootstrap, topic, name, assignor string, limit int, instance []string) error {
 	balancer := kgo.GroupBalancer(kgo.CooperativeStickyBalancer())
 	if assignor == "eager" {
 		balancer = kgo.RangeBalancer()
@@ -133,10 +133,14 @@ func group(ctx context.Context, bootstrap, topic, name, assignor string, limit i
 		report(cl.CommitMarkedOffsets(ctx))
 		report(own.change(nil, m[topic]))
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(name),
+	opts := []kgo.Opt{kgo.SeedBrokers(bootstrap), kgo.ConsumeTopics(topic), kgo.ConsumerGroup(name),
 		kgo.Balancers(balancer), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.AutoCommitMarks(),
 		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsAssigned(taken), kgo.OnPartitionsRevoked(given),
-		kgo.OnPartitionsLost(given), kgo.HeartbeatInterval(300*time.Millisecond), kgo.SessionTimeout(6*time.Second))
+		kgo.OnPartitionsLost(given), kgo.HeartbeatInterval(300 * time.Millisecond), kgo.SessionTimeout(6 * time.Second)}
+	for _, id := range instance {
+		opts = append(opts, kgo.InstanceID(id))
+	}
+	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return err
 	}

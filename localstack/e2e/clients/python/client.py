@@ -60,10 +60,11 @@ def produce(bootstrap, topic, codec):
     emit(event="produced", count=len(records))
 
 
-def group(bootstrap, topic, name, assignor, limit):
+def group(bootstrap, topic, name, assignor, limit, instance=None):
     limit = int(limit)
+    static = {"group.instance.id": instance} if instance else {}
     consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": name, "auto.offset.reset": "earliest",
+        **static, "bootstrap.servers": bootstrap, "group.id": name, "auto.offset.reset": "earliest",
         "enable.auto.commit": False, "session.timeout.ms": 6000, "heartbeat.interval.ms": 300,
         "fetch.wait.max.ms": 100,
         "partition.assignment.strategy": "cooperative-sticky" if assignor == "cooperative" else "range"})
@@ -116,9 +117,7 @@ def read(bootstrap, topic, millis):
         if tp.error:
             raise KafkaException(tp.error)
         emit(event="offset", partition=tp.partition, offset=-1 if tp.offset == OFFSET_END else tp.offset)
-    consumer.assign([TopicPartition(topic, p) for p in partitions])
-    for tp in found:
-        seek(consumer, tp)
+    consumer.assign(found)
     reading = set(partitions)
     while reading:
         message = consumer.poll(TIMEOUT)
@@ -130,19 +129,6 @@ def read(bootstrap, topic, millis):
         emit_record(checked(message))
     consumer.close()
     emit(event="done")
-
-
-def seek(consumer, tp):
-    """Seeks once the fetcher of tp has started: before, librdkafka answers with an erroneous state."""
-    consumer.poll(0)
-    for attempt in range(100):
-        try:
-            consumer.seek(tp)
-            return
-        except KafkaException as e:
-            if attempt == 99 or e.args[0].code() != KafkaError._STATE:
-                raise
-            threading.Event().wait(0.05)
 
 
 if __name__ == "__main__":
