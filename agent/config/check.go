@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"varve.dev/objectstore"
 )
 
 // checkCleanup refuses compaction in words of its own: silently keeping every record would be a surprise a year later.
@@ -57,42 +59,14 @@ func checkMetadataURL(value string) error {
 	return errors.New("want sqlite:PATH or postgres://USER@HOST:PORT/DATABASE")
 }
 
+// checkStoreURL leaves the judgement to the store, and puts all of it into one sentence.
 func checkStoreURL(value string) error {
-	if value == "" || value == "memory:" {
+	if value == "" {
 		return nil
 	}
-	u, err := url.Parse(value)
-	if err != nil {
-		return fmt.Errorf("got %q, which does not parse as a URL", value)
-	}
-	switch u.Scheme {
-	case "file":
-		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
-			return fmt.Errorf("got %q, want file:///DIR with an absolute path", value)
-		}
-	case "s3", "minio":
-		return checkBucket(u)
-	default:
-		return fmt.Errorf("got %q, want s3://BUCKET/PREFIX, minio://BUCKET/PREFIX, file:///DIR or memory:", value)
-	}
-	return nil
-}
-
-func checkBucket(u *url.URL) error {
-	if u.User != nil {
-		return errors.New("credentials do not belong in the URL: give them by the usual environment variables or profile")
-	}
-	if u.Host == "" {
-		return fmt.Errorf("got no bucket, want %s://BUCKET/PREFIX", u.Scheme)
-	}
-	known := []string{"endpoint", "region", "path-style"}
-	for name, values := range u.Query() {
-		if !slices.Contains(known, name) {
-			return fmt.Errorf("unknown parameter %q, want %s", name, strings.Join(known, ", "))
-		}
-		if name == "path-style" && !isBool(values[0]) {
-			return fmt.Errorf("path-style: got %q, want true or false", values[0])
-		}
+	if _, err := objectstore.ParseURL(value); err != nil {
+		text := strings.TrimPrefix(err.Error(), "store.url: ")
+		return errors.New(strings.ReplaceAll(text, "\n", "; "))
 	}
 	return nil
 }
