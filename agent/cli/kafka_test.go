@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -215,6 +216,52 @@ func TestAGroupGoesOnWhereItStopped(t *testing.T) {
 	}
 	c.fails(1, `group "g" does not exist`, "group", "describe", "g")
 	c.fails(1, `has no committed offsets: give --topic`, "group", "seek", "g", "--from", "end")
+}
+
+func TestUntilEndPassesControlRecordsAtTheEnd(t *testing.T) {
+	c := newCluster(t)
+	c.ok("", "topic", "create", "t")
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.fake.ListenAddrs()...), kgo.TransactionalID("x"), kgo.DefaultProduceTopic("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.ProduceSync(t.Context(), kgo.StringRecord("in a transaction")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"--group", "g"}} {
+		got := c.ok("", append([]string{"consume", "t", "--until-end", "-f", "%o %v"}, args...)...)
+		if got != "0 in a transaction" {
+			t.Errorf("%v gave %q", args, got)
+		}
+	}
+}
+
+func TestCtrlCWritesWhatProduceHasRead(t *testing.T) {
+	c := newCluster(t)
+	c.ok("", "topic", "create", "t")
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, keyboard := io.Pipe()
+	defer keyboard.Close()
+	c.fake.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cancel() // the record is on its way, and nobody has closed standard input
+		return nil, nil, false
+	})
+	go func() { _, _ = keyboard.Write([]byte("a\n")) }()
+	var stdout, stderr strings.Builder
+	in := &invocation{ctx: ctx, stdin: stdin, stdout: &stdout, stderr: &stderr, environ: c.environ, now: time.Now}
+	if code := in.main([]string{"produce", "t"}); code != 1 || !strings.Contains(stderr.String(), "interrupted: what was read is written (1 record written before)") {
+		t.Errorf("it ended with %d, %q", code, stderr.String())
+	}
+	if got := c.ok("", "consume", "t", "--until-end", "-f", "%v"); got != "a" {
+		t.Errorf("the log holds %q", got)
+	}
 }
 
 func TestCtrlCEndsConsumeInOrder(t *testing.T) {
