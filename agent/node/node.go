@@ -1,0 +1,335 @@
+// Package node is the composition root: it constructs one agent from its configuration, runs it, and drains it. It never
+// decides. Tests run several in one process.
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"varve.dev/agent/catalog"
+	"varve.dev/agent/config"
+	"varve.dev/agent/console"
+	"varve.dev/agent/group"
+	"varve.dev/agent/session"
+	"varve.dev/agent/wire"
+	"varve.dev/metadata"
+	"varve.dev/objectstore/cache"
+	"varve.dev/tiering/fetch"
+	"varve.dev/tiering/flush"
+	"varve.dev/tiering/gc"
+	"varve.dev/tiering/journal"
+	"varve.dev/tiering/object"
+	"varve.dev/tiering/seal"
+)
+
+// Version is what this program calls itself; the build may set it.
+var Version = "0.1.0"
+
+// Run runs one agent until ctx ends, then drains it within shutdown.timeout.ms. When it serves it prints one line on
+// stdout: ready kafka=HOST:PORT http=HOST:PORT. Its log goes to stderr.
+func Run(ctx context.Context, cfg *config.Agent, stdout, stderr io.Writer) error {
+	log := newLogger(cfg, stderr)
+	n, err := open(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	return n.run(ctx, stdout)
+}
+
+func newLogger(cfg *config.Agent, w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.String("log.level"))); err != nil {
+		level = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.String("log.format") == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// node is one agent, put together. Its fields are in the order in which they are made; close goes the other way.
+type node struct {
+	cfg     *config.Agent
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	journal   *journal.Journal
+	meta      metadata.Store
+	stores    stores
+	cluster   metadata.Cluster
+	listeners []*wire.Bound
+	http      net.Listener
+	me        metadata.Session
+	ended     metadata.Ended
+
+	cache   *cache.Cache
+	reader  *fetch.Reader
+	catalog *catalog.Catalog
+	unseal  *seal.Log
+	buffer  *flush.Buffer
+	set     *session.Set
+	keeper  *session.Keeper
+	sealer  *seal.Sealer
+	gc      *gc.Collector
+	groups  *group.Coordinator
+	server  *wire.Server
+
+	closers []func() error
+}
+
+// open makes everything up to the session's start; nothing runs yet.
+func open(ctx context.Context, cfg *config.Agent, log *slog.Logger) (n *node, err error) {
+	n = &node{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, step := range []func(context.Context) error{n.openJournal, n.openStores, n.listen, n.begin, n.build} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (n *node) close() {
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		if err := n.closers[i](); err != nil && !errors.Is(err, net.ErrClosed) {
+			n.log.Warn("close failed", "err", err)
+		}
+	}
+	n.closers = nil
+}
+
+func (n *node) dir(name string) string { return filepath.Join(n.cfg.String("data.dir"), name) }
+
+func (n *node) openJournal(context.Context) error {
+	if err := os.MkdirAll(n.cfg.String("data.dir"), 0o700); err != nil {
+		return fmt.Errorf("data.dir: %w", err)
+	}
+	j, err := journal.Open(n.dir("journal"), journal.Config{MaxBytes: n.cfg.Int("journal.bytes"), FileBytes: n.cfg.Int("journal.file.bytes"), Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.journal = j
+	n.closers = append(n.closers, j.Close)
+	return nil
+}
+
+// openStores opens both stores and holds them, and the folder, to one cluster.
+func (n *node) openStores(ctx context.Context) error {
+	meta, err := OpenMetadata(ctx, n.cfg.String("metadata.url"))
+	if err != nil {
+		return err
+	}
+	n.meta = meta
+	n.closers = append(n.closers, meta.Close)
+	if n.stores, err = openStores(ctx, n.cfg, n.metrics, n.log); err != nil {
+		return err
+	}
+	fresh := metadata.Cluster{ID: newUUID(), Incarnation: 1, Shards: int32(n.cfg.Int("cluster.shards")), Format: object.Version}
+	if n.cluster, err = meta.Join(ctx, fresh); err != nil {
+		return fmt.Errorf("join the cluster: %w", err)
+	}
+	if n.cluster.Format > object.Version {
+		return &metadata.SetupError{Problem: fmt.Sprintf("the cluster writes objects of format %d, this program knows up to %d", n.cluster.Format, object.Version),
+			Hint: "start a newer version of varve"}
+	}
+	sessions, err := meta.Watch(ctx)
+	if err != nil {
+		return fmt.Errorf("read sessions: %w", err)
+	}
+	if err := claim(ctx, n.stores.hot, n.cluster, len(sessions) == 0, n.cfg.String("store.url")); err != nil {
+		return err
+	}
+	return bindFolder(n.cfg.String("data.dir"), n.cluster)
+}
+
+func newUUID() (id metadata.UUID) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
+}
+
+// listen binds every address, so that the session can say where it is; nothing is accepted yet.
+func (n *node) listen(ctx context.Context) error {
+	for _, l := range n.cfg.Listeners() {
+		b, err := wire.Listener{Name: l.Name, Host: l.Host, Port: l.Port, AdvertisedHost: l.AdvertisedHost, AdvertisedPort: l.AdvertisedPort}.Open(ctx)
+		if err != nil {
+			return err
+		}
+		n.listeners = append(n.listeners, b)
+		n.closers = append(n.closers, b.Close)
+	}
+	var lc net.ListenConfig
+	h, err := lc.Listen(ctx, "tcp", n.cfg.String("http.listen"))
+	if err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	n.http = h
+	n.closers = append(n.closers, h.Close)
+	return nil
+}
+
+// begin starts the session: from here on, an earlier life of this agent commits nothing more.
+func (n *node) begin(ctx context.Context) (err error) {
+	var nonce [8]byte
+	rand.Read(nonce[:])
+	agent := metadata.Agent{ID: int32(n.cfg.Int("agent.id")), Journal: n.journal.ID(), Address: wire.Advertise(n.listeners...),
+		Rack: n.cfg.String("broker.rack"), Version: Version}
+	doomed := func(e metadata.Ended) []string {
+		return flush.Doomed(e.Seq, func(seq int64, try int32) string { return walKey(e.Session, seq, try) })
+	}
+	n.me, n.ended, err = n.meta.Start(ctx, agent, binary.BigEndian.Uint64(nonce[:]), doomed, grace(n.cfg))
+	if err != nil {
+		return fmt.Errorf("start a session: %w", err)
+	}
+	return nil
+}
+
+// run starts the loops, takes the tail back, serves, and drains.
+func (n *node) run(ctx context.Context, stdout io.Writer) error {
+	// The loops outlive ctx: draining needs them.
+	g, work := errgroup.WithContext(context.WithoutCancel(ctx))
+	work, stop := context.WithCancel(work)
+	front, stopFront := context.WithCancel(work)
+	defer stop()
+	defer stopFront()
+	for _, loop := range []func(context.Context) error{n.buffer.Run, n.journal.Run, n.cache.Run, n.keeper.Run} {
+		g.Go(func() error { return loop(work) })
+	}
+	err := n.start(ctx)
+	if err == nil {
+		for _, loop := range []func(context.Context) error{n.catalog.Run, n.reconcile, n.sealer.Run, n.gc.Run} {
+			g.Go(func() error { return loop(work) })
+		}
+		g.Go(func() error { return n.groups.Run(front) })
+		for _, l := range n.listeners {
+			g.Go(func() error { return n.server.Serve(front, l) })
+		}
+		served := make(chan struct{})
+		g.Go(func() error { defer close(served); return n.serveHTTP(work) })
+		fmt.Fprintf(stdout, "ready kafka=%s http=%s\n", n.listeners[0].Addr(), n.http.Addr())
+		select {
+		case <-ctx.Done():
+			n.log.Info("stopping: draining, flushing, releasing")
+		case <-work.Done():
+		}
+	}
+	stopFront()
+	if work.Err() == nil && err == nil {
+		err = n.drain(work)
+	}
+	n.set.Close(errors.New("the agent stops"))
+	stop()
+	return errors.Join(err, g.Wait())
+}
+
+// start takes the tail back and leads; when it returns every partition is open.
+func (n *node) start(ctx context.Context) error {
+	if err := n.catalog.Refresh(ctx); err != nil {
+		return err
+	}
+	synced := int64(0)
+	if n.ended.Journal == n.journal.ID() {
+		synced = n.ended.JournalSynced
+	}
+	report, err := n.set.Start(ctx, n.journal, synced)
+	if err != nil {
+		return errors.Join(err, n.buffer.Err())
+	}
+	if err := n.journal.Release(report.LastWindow); err != nil {
+		return err
+	}
+	n.log.Info("serving", "agent", n.me.Agent, "epoch", n.me.Epoch, "partitions", len(n.set.All()), "recovered_batches", report.Frames,
+		"torn_bytes", report.Torn, "cluster", n.cluster.ID.String())
+	for _, q := range report.Quarantined {
+		n.log.Error("a damaged journal stands quarantined; look at it and remove it", "folder", q)
+	}
+	return nil
+}
+
+// reconcile follows changes of the catalog that came from elsewhere.
+func (n *node) reconcile(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	n.catalog.Subscribe(func(*catalog.Image) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	retry := time.NewTicker(n.cfg.Duration("catalog.poll.ms"))
+	defer retry.Stop()
+	failed := false
+	for {
+		select {
+		case <-changed:
+		case <-retry.C:
+			if !failed {
+				continue
+			}
+		case <-ctx.Done():
+			return nil
+		}
+		err := n.set.Reconcile(ctx)
+		if failed = err != nil; failed && ctx.Err() == nil {
+			n.log.Warn("not yet leading all that this agent should", "err", err)
+		}
+	}
+}
+
+// drain flushes everything and gives the partitions up, for whoever comes next.
+func (n *node) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Duration("shutdown.timeout.ms"))
+	defer cancel()
+	if err := n.buffer.Drain(ctx); err != nil {
+		return fmt.Errorf("flush before stopping: %w; what was not flushed stays in the journal", err)
+	}
+	if err := n.set.Release(ctx); err != nil {
+		return fmt.Errorf("release partitions: %w", err)
+	}
+	return n.meta.Stop(ctx, n.me)
+}
+
+func (n *node) serveHTTP(ctx context.Context) error {
+	srv := &http.Server{Handler: console.New(n.metrics, console.Checks{Healthy: n.buffer.Err, Ready: n.ready, Evict: n.evict}),
+		ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(n.http); !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+		return fmt.Errorf("http: %w", err)
+	}
+	return nil
+}
+
+func (n *node) ready() error {
+	switch {
+	case n.buffer.Err() != nil:
+		return n.buffer.Err()
+	case !n.keeper.Live():
+		return errors.New("the metadata store has not confirmed this agent's session for longer than session.ttl.ms")
+	case !n.groups.Ready():
+		return errors.New("group offsets are being loaded")
+	}
+	return nil
+}
+
+func (n *node) evict() error { return n.cache.Evict() }

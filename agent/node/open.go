@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"varve.dev/agent/config"
+	"varve.dev/metadata"
+	"varve.dev/metadata/postgres"
+	"varve.dev/metadata/sqlite"
+	"varve.dev/objectstore"
+	"varve.dev/objectstore/file"
+	"varve.dev/objectstore/memory"
+	"varve.dev/objectstore/minio"
+	"varve.dev/objectstore/s3"
+	"varve.dev/objectstore/s3api"
+)
+
+// OpenMetadata opens the store that metadata.url names.
+func OpenMetadata(ctx context.Context, url string) (metadata.Store, error) {
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, fmt.Errorf("metadata.url: %w", err)
+		}
+		return sqlite.Open(ctx, path, sqlite.Config{})
+	}
+	return postgres.Open(ctx, url, postgres.Config{AllowFsyncOff: os.Getenv("VARVE_TEST_FSYNC_OFF") == "1"})
+}
+
+// OpenStore opens the driver that store.url names, without decorators. verify: it hashes what it sends.
+func OpenStore(ctx context.Context, raw string, verify bool) (objectstore.Store, objectstore.URL, error) {
+	u, err := objectstore.ParseURL(raw)
+	if err != nil {
+		return nil, u, err
+	}
+	cfg := s3api.Config{URL: u, VerifyLocally: verify}
+	var s objectstore.Store
+	switch u.Scheme {
+	case objectstore.Memory:
+		s, err = memory.Open(ctx, memory.Config{})
+	case objectstore.File:
+		s, err = file.Open(ctx, file.Config{Dir: u.Dir})
+	case objectstore.S3:
+		s, err = s3.Open(ctx, cfg)
+	case objectstore.MinIO:
+		s, err = minio.Open(ctx, cfg)
+	}
+	return s, u, err
+}
+
+// stores is the object store twice over: history has its own connections, so that a backfill cannot slow the tail.
+type stores struct {
+	hot, cold objectstore.Store
+	url       objectstore.URL
+}
+
+func openStores(ctx context.Context, cfg *config.Agent, reg prometheus.Registerer, log *slog.Logger) (stores, error) {
+	raw := cfg.String("store.url")
+	base, u, err := OpenStore(ctx, raw, false)
+	if err != nil {
+		return stores{}, err
+	}
+	cold := base
+	if u.Scheme == objectstore.S3 || u.Scheme == objectstore.MinIO {
+		found, err := objectstore.Probe(ctx, base, "probe/")
+		if err != nil {
+			return stores{}, fmt.Errorf("probe the object store: %w", err)
+		}
+		if !found.ConditionalPut {
+			log.Warn("the object store ignores conditional puts; keys are unique without them, but a second guard is missing")
+		}
+		if !found.ChecksumOnPut {
+			log.Warn("the object store ignores checksums; uploads are hashed here instead")
+		}
+		if base, _, err = OpenStore(ctx, raw, !found.ChecksumOnPut); err != nil {
+			return stores{}, err
+		}
+		if cold, _, err = OpenStore(ctx, raw, false); err != nil {
+			return stores{}, err
+		}
+	}
+	metrics, err := objectstore.NewMetrics(reg)
+	if err != nil {
+		return stores{}, err
+	}
+	return stores{
+		hot:  objectstore.NewRetry(metrics.Wrap(base, "hot"), objectstore.RetryConfig{}),
+		cold: objectstore.NewRetry(metrics.Wrap(cold, "cold"), objectstore.RetryConfig{}),
+		url:  u,
+	}, nil
+}
+
+// markerKey holds who owns a bucket: one small object for each incarnation of a cluster.
+func markerKey(incarnation int32) string { return fmt.Sprintf("incarnation/%d", incarnation) }
+
+func marker(c metadata.Cluster) objectstore.Bytes {
+	return objectstore.NewBytes(fmt.Appendf(nil, "varve cluster %s incarnation %d\n", c.ID, c.Incarnation))
+}
+
+// maxMarker bounds what is read of a foreign bucket.
+const maxMarker = 256
+
+// claim makes sure that bucket and metadata belong together: the bucket names the cluster from its first start on. born
+// says that no agent has ever started in the cluster.
+func claim(ctx context.Context, s objectstore.Store, c metadata.Cluster, born bool, where string) error {
+	key, want := markerKey(c.Incarnation), marker(c)
+	if born {
+		err := s.Put(ctx, key, want)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, objectstore.ErrExists) {
+			return fmt.Errorf("name the cluster in the object store: %w", err)
+		}
+	}
+	info, err := s.Stat(ctx, key)
+	if errors.Is(err, objectstore.ErrNotFound) {
+		return &objectstore.SetupError{Problem: fmt.Sprintf("%s does not hold the objects of cluster %s", where, c.ID),
+			Hint: "store.url points to another place than when the cluster was made; set it back"}
+	}
+	if err != nil {
+		return fmt.Errorf("read the cluster's name in the object store: %w", err)
+	}
+	got := make([]byte, min(info.Size, maxMarker))
+	if err := s.ReadAt(ctx, key, got, 0); err != nil {
+		return fmt.Errorf("read the cluster's name in the object store: %w", err)
+	}
+	if objectstore.NewBytes(got).CRC32C() != want.CRC32C() || info.Size != want.Size() {
+		return &objectstore.SetupError{Problem: fmt.Sprintf("%s belongs to another cluster: it says %q, the metadata say cluster %s", where, strings.TrimSpace(string(got)), c.ID),
+			Hint: "use the metadata store that belongs to it, or another bucket or prefix"}
+	}
+	return nil
+}
+
+// bindFolder makes sure that data.dir belongs to the cluster: its journal's positions mean nothing to another.
+func bindFolder(dir string, c metadata.Cluster) error {
+	path := filepath.Join(dir, "cluster")
+	want := c.ID.String() + "\n"
+	got, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return os.WriteFile(path, []byte(want), 0o600)
+	case err != nil:
+		return fmt.Errorf("data.dir: %w", err)
+	case string(got) != want:
+		return fmt.Errorf("data.dir %s belongs to cluster %s, the metadata say cluster %s: use the data.dir, or the metadata.url, that belongs to the other",
+			dir, strings.TrimSpace(string(got)), c.ID)
+	}
+	return nil
+}
+
+// key spreads objects over prefixes by two hexadecimal digits: stores scale by prefix.
+func key(kind string, c metadata.Session, name string) string {
+	return fmt.Sprintf("%s/%s/%d-%016x/%s", kind, spread(c, name), c.Incarnation, c.Nonce, name)
+}
+
+func spread(c metadata.Session, name string) string {
+	h := uint32(2166136261)
+	for _, b := range fmt.Appendf(nil, "%x/%s", c.Nonce, name) {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return hex.EncodeToString([]byte{byte(h >> 24)})
+}
+
+// walKey names the object of a session's window.
+func walKey(s metadata.Session, number int64, try int32) string {
+	return key("wal", s, fmt.Sprintf("%d.%d", number, try))
+}
+
+// sealKey names what a merge makes.
+func sealKey(s metadata.Session, kind metadata.Kind, n int64) string {
+	if kind == metadata.Pack {
+		return key("pack", s, fmt.Sprint(n))
+	}
+	return key("seg", s, fmt.Sprint(n))
+}
