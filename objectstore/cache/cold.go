@@ -1,0 +1,228 @@
+package cache
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"iter"
+)
+
+// span is a chunk's place: whole blocks that start in [id, id+1) × ChunkBytes. The same for every reader, so that all
+// share one GET.
+type span struct {
+	id            int64
+	first, blocks int
+	start, end    int64
+}
+
+// chunk is a span of one object, on its way or in memory. After done is closed data and err do not change; the rest is
+// guarded by Cache.mu.
+type chunk struct {
+	key  string
+	span span
+	done chan struct{}
+	err  error
+	data []byte
+
+	loaded bool
+	gone   bool          // no longer in Cache.cold
+	pins   int           // views that hold it or wait for it
+	at     *list.Element // in Cache.idle
+}
+
+// spans are the chunks under [off, end), which lies within the blocks; these have been checked.
+func (c *Cache) spans(o *Object, off, end int64) iter.Seq[span] {
+	return func(yield func(span) bool) {
+		for off < end {
+			id := o.blockStart(o.blockAt(off)) / c.cfg.ChunkBytes
+			s := span{id: id, first: o.blockAt(id * c.cfg.ChunkBytes)}
+			if o.blockStart(s.first) < id*c.cfg.ChunkBytes {
+				s.first++ // it starts in the chunk before
+			}
+			next := o.blockAt(min((id+1)*c.cfg.ChunkBytes, o.blocksEnd()) - 1)
+			s.blocks = next - s.first + 1
+			s.start, s.end = o.blockStart(s.first), o.Blocks.Ends[next]
+			if !yield(s) {
+				return
+			}
+			off = s.end
+		}
+	}
+}
+
+func (c *Cache) chunkAt(key string, id int64) *chunk { return c.cold[key][id] }
+
+// fromChunks borrows [off, end) from chunks, and starts the GETs of those that nobody has asked for yet.
+func (c *Cache) fromChunks(ctx context.Context, l *lease, o Object, off, end int64) error {
+	if err := c.pinChunks(l, &o, off, end); err != nil {
+		return err
+	}
+	for _, ch := range l.chunks {
+		select {
+		case <-ch.done:
+		default:
+			select {
+			case <-ch.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if ch.err != nil {
+			return ch.err
+		}
+		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
+	}
+	return nil
+}
+
+var errClosed = errors.New("cache is closed")
+
+func (c *Cache) pinChunks(l *lease, o *Object, off, end int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
+	}
+	hit := true
+	for s := range c.spans(o, off, end) {
+		ch := c.chunkAt(o.Key, s.id)
+		if ch == nil || ch.span != s { // other blocks than before: one of the two callers is wrong, and finds out
+			hit = false
+			ch = c.startChunk(o, s, nil)
+		}
+		ch.pins++
+		if ch.at != nil {
+			c.idle.Remove(ch.at)
+			ch.at = nil
+		}
+		l.chunks = append(l.chunks, ch)
+	}
+	if hit {
+		c.stats.ColdHits++
+	} else {
+		c.stats.Misses++
+	}
+	return nil
+}
+
+// startChunk begins a download that belongs to the cache, not to who asked first. turn is what it gives back at its end.
+func (c *Cache) startChunk(o *Object, s span, turn chan struct{}) *chunk {
+	ch := &chunk{key: o.Key, span: s, done: make(chan struct{})}
+	if old := c.chunkAt(o.Key, s.id); old != nil {
+		c.forgetChunk(old)
+	}
+	if c.cold[o.Key] == nil {
+		c.cold[o.Key] = map[int64]*chunk{}
+	}
+	c.cold[o.Key][s.id] = ch
+	object := *o
+	c.downloads.Go(func() {
+		data, err := c.download(&object, s)
+		c.loaded(ch, data, err)
+		if turn != nil {
+			<-turn
+		}
+	})
+	return ch
+}
+
+// download fetches and checks one span.
+func (c *Cache) download(o *Object, s span) ([]byte, error) {
+	endTurn, err := c.turn(c.life)
+	if err != nil {
+		return nil, errClosed
+	}
+	defer endTurn()
+	buf := c.pool.get(s.end - s.start)
+	c.mu.Lock()
+	c.coldBytes += int64(cap(buf))
+	c.evictIdle()
+	c.mu.Unlock()
+	if err = c.getChecked(o, s, buf); err == nil {
+		return buf, nil
+	}
+	c.mu.Lock()
+	c.coldBytes -= int64(cap(buf))
+	c.mu.Unlock()
+	c.pool.put(buf)
+	if c.life.Err() != nil {
+		err = errClosed
+	}
+	return nil, err
+}
+
+// getChecked asks once more for wrong bytes: they may have been damaged on the way.
+func (c *Cache) getChecked(o *Object, s span, buf []byte) (err error) {
+	for range 2 {
+		if err = c.get(c.life, o.Key, buf, s.start); err != nil {
+			return err
+		}
+		if err = o.verify(buf, s.first, s.blocks); err == nil {
+			return nil
+		}
+		c.badBytes(placeBelow, o.Key, err)
+	}
+	return err
+}
+
+func (c *Cache) loaded(ch *chunk, data []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch.data, ch.err, ch.loaded = data, err, true
+	close(ch.done)
+	if err != nil {
+		c.forgetChunk(ch)
+		return
+	}
+	c.rest(ch)
+}
+
+// rest files a loaded chunk that nobody views: for reuse, or back to the pool.
+func (c *Cache) rest(ch *chunk) {
+	if ch.pins > 0 || !ch.loaded || ch.data == nil {
+		return
+	}
+	if ch.gone {
+		c.coldBytes -= int64(cap(ch.data))
+		c.pool.put(ch.data)
+		ch.data = nil
+		return
+	}
+	ch.at = c.idle.PushFront(ch)
+	c.evictIdle()
+}
+
+func (c *Cache) evictIdle() {
+	for c.coldBytes > c.cfg.ColdBytes && c.idle.Len() > 0 {
+		c.forgetChunk(c.idle.Back().Value.(*chunk))
+		c.stats.ChunksEvicted++
+	}
+}
+
+func (c *Cache) unpin(chunks []*chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range chunks {
+		ch.pins--
+		c.rest(ch)
+	}
+}
+
+// forgetChunk takes ch out of the map; its memory goes when its last view does.
+func (c *Cache) forgetChunk(ch *chunk) {
+	if ch.gone {
+		return
+	}
+	ch.gone = true
+	if m := c.cold[ch.key]; m[ch.span.id] == ch {
+		delete(m, ch.span.id)
+		if len(m) == 0 {
+			delete(c.cold, ch.key)
+		}
+	}
+	if ch.at != nil {
+		c.idle.Remove(ch.at)
+		ch.at = nil
+	}
+	c.rest(ch)
+}
