@@ -14,24 +14,23 @@ import (
 	"varve.dev/metadata"
 )
 
-// Topics answers the name of a topic, false if there is none with this number any more.
-type Topics interface {
-	Name(num int32) (string, bool)
-}
+// TopicName answers the name of a topic, false if there is none with this number any more.
+type TopicName func(num int32) (string, bool)
 
 // Coordinator owns the groups of the shards that its session holds.
 type Coordinator struct {
 	store   metadata.Groups
 	session metadata.Session
-	topics  Topics
+	topics  TopicName
 	log     *slog.Logger
 	metrics *Metrics
 	cfg     Config
 
-	shards []*shard
-	window window
-	groups atomic.Int64  // in all shards
-	refs   atomic.Uint64 // the last Ref given out
+	shards    []*shard
+	shardLost chan struct{} // wakes holdShards
+	window    window
+	groups    atomic.Int64  // in all shards
+	refs      atomic.Uint64 // the last Ref given out
 	// awayUntil is in Unix nanoseconds: until then the store counts as away. It lapses by itself, since only a write can
 	// tell, and while nobody is let in there may be none.
 	awayUntil atomic.Int64
@@ -72,12 +71,12 @@ type failed struct{ err error }
 func (failed) action() {}
 
 // New is a coordinator that answers COORDINATOR_LOAD_IN_PROGRESS until Run has loaded its shards.
-func New(store metadata.Groups, session metadata.Session, topics Topics, log *slog.Logger, metrics *Metrics, cfg Config) (*Coordinator, error) {
+func New(store metadata.Groups, session metadata.Session, topics TopicName, log *slog.Logger, metrics *Metrics, cfg Config) (*Coordinator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	c := &Coordinator{store: store, session: session, topics: topics, log: log, metrics: metrics, cfg: cfg}
-	c.window.wake = make(chan struct{}, 1)
+	c.window.wake, c.shardLost = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.shards = make([]*shard, cfg.Shards)
 	for i := range c.shards {
 		c.shards[i] = &shard{slots: map[string]*slot{}}
@@ -124,7 +123,7 @@ func Shard(group string, shards int32) int32 {
 
 func (c *Coordinator) shardOf(group string) *shard { return c.shards[Shard(group, c.cfg.Shards)] }
 
-// holdShards keeps asking for the shards that are not ours, and loads those that become ours.
+// holdShards keeps asking for the shards that are not ours, and loads those that become ours. While all are, it sleeps.
 func (c *Coordinator) holdShards(ctx context.Context) error {
 	pause := c.cfg.RetryMin
 	for {
@@ -137,6 +136,13 @@ func (c *Coordinator) holdShards(ctx context.Context) error {
 		case err != nil:
 			c.log.Warn("coordinator shards are not loaded", "err", err)
 			pause = min(2*pause, c.cfg.RetryMax)
+		case len(c.absent()) == 0:
+			select {
+			case <-c.shardLost:
+			case <-ctx.Done():
+				return nil
+			}
+			pause = c.cfg.RetryMin
 		default:
 			pause = c.cfg.RetryMax
 		}
@@ -146,15 +152,20 @@ func (c *Coordinator) holdShards(ctx context.Context) error {
 	}
 }
 
-func (c *Coordinator) acquire(ctx context.Context) error {
-	var want []int32
+// absent are the shards that we do not serve.
+func (c *Coordinator) absent() (out []int32) {
 	for i, s := range c.shards {
 		s.mu.RLock()
 		if s.phase != serving {
-			want = append(want, int32(i))
+			out = append(out, int32(i))
 		}
 		s.mu.RUnlock()
 	}
+	return out
+}
+
+func (c *Coordinator) acquire(ctx context.Context) error {
+	want := c.absent()
 	if len(want) == 0 {
 		return nil
 	}
@@ -254,6 +265,10 @@ func (c *Coordinator) unload(n int32, err error) {
 	slots := sh.slots
 	sh.slots, sh.phase = map[string]*slot{}, elsewhere
 	sh.mu.Unlock()
+	select {
+	case c.shardLost <- struct{}{}:
+	default: // it has been said already
+	}
 	c.groups.Add(-int64(len(slots)))
 	for _, s := range slots {
 		s.mu.Lock()
@@ -436,7 +451,7 @@ func (c *Coordinator) each(f func(*slot)) {
 func (c *Coordinator) expireOffsets(ctx context.Context) error {
 	for sleep(ctx, c.cfg.ExpiryInterval) {
 		if !c.away() {
-			c.each(func(s *slot) { c.tell(s, Expire{Name: c.topics.Name}) })
+			c.each(func(s *slot) { c.tell(s, Expire{Name: c.topics}) })
 		}
 		c.metrics.Groups.Set(float64(c.groups.Load()))
 	}

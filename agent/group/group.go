@@ -29,8 +29,9 @@ const (
 	newMemberJoinTimeout = 5 * time.Minute
 	// barrierRetry is the least time between two attempts to complete a join for which nobody has come.
 	barrierRetry = time.Second
-	// memberOverhead is what a member costs beyond the bytes that it sent.
-	memberOverhead = 512
+	// memberOverhead and protocolOverhead are what a member, and each of its protocols, cost beyond the bytes that it sent.
+	memberOverhead   = 512
+	protocolOverhead = 64
 	// consumerProtocol is the protocol type whose metadata we can read.
 	consumerProtocol = "consumer"
 )
@@ -83,7 +84,7 @@ func (m *member) metadata(protocol string) []byte {
 func (m *member) bytes() int {
 	n := memberOverhead + len(m.id) + len(m.instance) + len(m.client)
 	for _, p := range m.protocols {
-		n += len(p.Name) + len(p.Metadata)
+		n += protocolOverhead + len(p.Name) + len(p.Metadata)
 	}
 	return n
 }

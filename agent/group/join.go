@@ -43,9 +43,9 @@ func (g *Group) accepts(in Join) bool {
 	if m == nil && in.Instance != "" {
 		m = g.byID[g.static[in.Instance]]
 	}
-	n := memberOverhead
+	n := memberOverhead + len(in.NewID) + len(in.Instance) + len(in.ClientID)
 	for _, p := range in.Protocols {
-		n += len(p.Name) + len(p.Metadata)
+		n += protocolOverhead + len(p.Name) + len(p.Metadata)
 	}
 	if m != nil {
 		n -= m.bytes()

@@ -124,7 +124,7 @@ func build(batch []*op, leases map[*slot]metadata.ShardLease, counter int64) met
 	var slots []*slot
 	for _, o := range batch {
 		s := o.slot
-		if !slices.Contains(slots, s) {
+		if _, ok := deletes[s]; !ok {
 			slots = append(slots, s)
 		}
 		for _, off := range o.Offsets {
@@ -161,11 +161,13 @@ func build(batch []*op, leases map[*slot]metadata.ShardLease, counter int64) met
 			continue
 		}
 		if off, ok := puts[k]; ok {
-			off.Group = k.s.id
+			off.Group, off.Shard = k.s.id, leases[k.s].Shard
 			w.Offsets = append(w.Offsets, off)
 			delete(puts, k)
 		} else if drops[k] {
-			w.DeleteOffsets = append(w.DeleteOffsets, metadata.OffsetKey{Group: k.s.id, Partition: k.p})
+			w.DeleteOffsets = append(w.DeleteOffsets, metadata.OffsetKey{
+				Group: k.s.id, Shard: leases[k.s].Shard, Partition: k.p,
+			})
 			delete(drops, k)
 		}
 	}
