@@ -25,6 +25,8 @@ type Image struct {
 	Version int64
 	// Agent is this agent's configuration, what was altered for it included.
 	Agent *config.Agent
+	// Static is the same without what was altered.
+	Static *config.Agent
 	// Topics are those that users see, by name.
 	Topics []*Topic
 	// Deleting are those that are gone for users while their bytes are being removed, by number.
@@ -42,6 +44,7 @@ func newImage(c metadata.Catalog, base *config.Agent, self int32) *Image {
 	i := &Image{
 		Version: c.Version,
 		Agent:   base.With(c.Brokers[metadata.NoAgent]).With(c.Brokers[self]),
+		Static:  base,
 		Brokers: c.Brokers,
 		Groups:  c.Groups,
 		byName:  make(map[string]*Topic, len(c.Topics)),
