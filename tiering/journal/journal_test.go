@@ -387,6 +387,17 @@ func TestEveryFlippedByte(t *testing.T) {
 			sameFrames(t, r.frames, want[:frame])
 		}
 	}
+	// A frame whose batch is damaged too still testifies.
+	all := d.Clone()
+	every := all.Bytes(path)
+	for frame := 1; frame < 4; frame++ {
+		every[8192+frame*size+journal.HeaderSize+50] ^= 1
+	}
+	all.Put(path, every)
+	var damaged *journal.CorruptError
+	if r := start(t, small(all), 0); !errors.As(r.err, &damaged) || damaged.Position != int64(size) {
+		t.Fatalf("all batches but the first damaged: got %v, want a CorruptError at %d", r.err, size)
+	}
 	// With no frame behind it, only the session row knows.
 	b := d.Bytes(path)
 	clear(b[8192+2*size:])
