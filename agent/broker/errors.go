@@ -6,8 +6,15 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"varve.dev/agent/session"
 	"varve.dev/metadata"
 	"varve.dev/objectstore"
+	"varve.dev/tiering/batch"
+	"varve.dev/tiering/batch/codec"
+	"varve.dev/tiering/fetch"
+	"varve.dev/tiering/flush"
+	"varve.dev/tiering/object"
+	"varve.dev/tiering/partition"
 )
 
 // KafkaError is the one map from our errors to Kafka's; nil is nil. A *kerr.Error in err's chain is the answer itself,
@@ -34,6 +41,38 @@ func KafkaError(err error) *kerr.Error {
 		return kerr.UnknownTopicOrPartition
 	case errors.Is(err, metadata.ErrExists):
 		return kerr.TopicAlreadyExists
+	case errors.Is(err, partition.ErrNotLeader), errors.Is(err, session.ErrWaiting):
+		return kerr.NotLeaderForPartition
+	case errors.Is(err, partition.ErrOutOfRange):
+		return kerr.OffsetOutOfRange
+	case errors.Is(err, partition.ErrOutOfOrder):
+		return kerr.OutOfOrderSequenceNumber
+	case errors.Is(err, partition.ErrProducerFenced):
+		return kerr.InvalidProducerEpoch
+	case errors.Is(err, partition.ErrTooLarge):
+		return kerr.MessageTooLarge
+	case errors.Is(err, partition.ErrTimestamp):
+		return kerr.InvalidTimestamp
+	case errors.Is(err, partition.ErrTransactions):
+		return kerr.InvalidTxnState
+	case errors.Is(err, partition.ErrEpochFenced):
+		return kerr.FencedLeaderEpoch
+	case errors.Is(err, partition.ErrEpochUnknown):
+		return kerr.UnknownLeaderEpoch
+	case errors.Is(err, partition.ErrTailFull), errors.Is(err, flush.ErrBusy):
+		return kerr.NotEnoughReplicas // back-pressure: retriable, and surely not appended
+	case errors.Is(err, flush.ErrEnded):
+		return kerr.NotLeaderForPartition // before append; what was appended is answered by its waiter
+	case errors.Is(err, batch.ErrCorrupt), errors.Is(err, codec.ErrCorrupt):
+		return kerr.CorruptMessage
+	case errors.Is(err, batch.ErrOldFormat):
+		return kerr.UnsupportedForMessageFormat
+	case errors.Is(err, batch.ErrInvalid):
+		return kerr.InvalidRecord
+	case errors.Is(err, codec.ErrTooLarge):
+		return kerr.MessageTooLarge
+	case errors.Is(err, fetch.ErrHole), errors.Is(err, object.ErrCorrupt):
+		return kerr.KafkaStorageError
 	case errors.Is(err, objectstore.ErrUnavailable),
 		errors.Is(err, objectstore.ErrThrottled),
 		errors.Is(err, objectstore.ErrChecksum),
