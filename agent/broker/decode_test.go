@@ -52,10 +52,10 @@ func claims(size int) [][]byte {
 
 // The weight that the byte budget counts with is no less than what decoding really takes.
 func TestDecodingStaysWithinItsWeight(t *testing.T) {
-	const size, slack = 8 << 10, 16 << 10 // the slack is of other goroutines
+	const size, slack = 4 << 10, 16 << 10 // the slack is of other goroutines
 	bodies := claims(size)
 	for _, key := range clientKeys() {
-		limit := int64(defaultWeight)*size + slack
+		limit := raceFactor*int64(defaultWeight)*size + slack
 		if key == 0 {
 			limit = 4 << 20 // scanProduce's bound, whatever the frame
 		}
@@ -85,7 +85,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		const slack = 256 << 10 // of the fuzzer's own goroutines
-		if got, limit := allocated(key, version, body), int64(2*defaultWeight*len(body)+slack); key != 0 && got > limit {
+		if got, limit := allocated(key, version, body), int64(2*raceFactor*defaultWeight*len(body)+slack); key != 0 && got > limit {
 			t.Errorf("%s v%d: %d bytes of memory for %d, want at most %d", kmsg.NameForKey(key), version, got, len(body), limit)
 		}
 	})
