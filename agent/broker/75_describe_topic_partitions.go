@@ -53,13 +53,14 @@ func (h *describeTopicPartitions) handle(
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
 			break
 		}
+		from = min(from, t.Partitions) // the topic may be another one than that of the first page
 		end := min(t.Partitions, from+room)
 		resp.Topics = append(resp.Topics, describePaged(t, where, from, end))
 		if end < t.Partitions {
 			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name, Partition: end}
 			break
 		}
-		room -= max(0, end-from)
+		room -= end - from
 		from = 0
 	}
 	return resp, nil

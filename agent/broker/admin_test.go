@@ -820,6 +820,10 @@ func TestDescribeTopicPartitionsInPages(t *testing.T) {
 		t.Fatalf("got %+v", resp.Topics)
 	}
 	wantCode(t, "unknown topic", resp.Topics[1].ErrorCode, kerr.UnknownTopicOrPartition)
+	req.Cursor.Partition = 1<<31 - 1
+	if resp := ask[*kmsg.DescribeTopicPartitionsResponse](c.connect(t), 0, req); len(resp.Topics[0].Partitions) != 0 || resp.NextCursor != nil {
+		t.Errorf("a cursor behind the end got %+v, next %+v", resp.Topics, resp.NextCursor)
+	}
 	bad := c.connect(t)
 	req.Cursor.Partition = -1
 	bad.send(req)

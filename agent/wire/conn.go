@@ -242,8 +242,8 @@ func (c *Conn) length() (int, error) {
 		return 0, err
 	}
 	length := int32(binary.BigEndian.Uint32(c.in.bytes()))
-	if length < minFrame || length > MaxFrame {
-		return 0, errRefused{"frame-length", fmt.Sprintf("frame of %d bytes, want %d to %d", length, minFrame, MaxFrame)}
+	if largest := c.s.cfg.MaxFrameBytes; length < minFrame || int64(length) > largest {
+		return 0, errRefused{"frame-length", fmt.Sprintf("frame of %d bytes, want %d to %d", length, minFrame, largest)}
 	}
 	if err := c.fill(4+minFrame, c.s.cfg.FrameTimeout); err != nil {
 		return 0, err

@@ -57,7 +57,7 @@ type Handler interface {
 
 // Kafka's own bounds on a frame's length.
 const (
-	// MaxFrame is socket.request.max.bytes: no cap of an API is above it.
+	// MaxFrame is the default of socket.request.max.bytes.
 	MaxFrame = 100 << 20
 	// minFrame is key, version and correlation id.
 	minFrame = 8
@@ -67,6 +67,8 @@ const (
 
 // Config is the server's limits. A zero field means its default.
 type Config struct {
+	// MaxFrameBytes bounds every frame, whatever its API (socket.request.max.bytes). Default MaxFrame.
+	MaxFrameBytes int64
 	// FrameCap is the largest frame in bytes of an API at a version, header included. Negative: unknown, the connection
 	// is closed before the body is read. Default: MaxFrame for all.
 	FrameCap func(key, version int16) int32
@@ -103,6 +105,7 @@ func (c Config) withDefaults() Config {
 	if c.Weight == nil {
 		c.Weight = func(int16) int64 { return 1 }
 	}
+	orDefault(&c.MaxFrameBytes, MaxFrame)
 	orDefault(&c.MaxInFlightBytes, 512<<20)
 	orDefault(&c.MaxPipelined, 256)
 	orDefault(&c.MaxUnwrittenBytes, 16<<20)
