@@ -48,6 +48,7 @@ func (n *node) build(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.closers = append(n.closers, func() error { n.cache.Close(); return nil })
 	n.reader, err = fetch.New(n.cache, n.meta, n.stores.cold, fetch.Config{Directories: directoryBytes, ReadAhead: cfg.Int("fetch.readahead.bytes"),
 		FindLimit: findSegments, RecordBytes: maxRecordBytes, Logger: n.log, ConcurrentMax: concurrentPlans,
 		HoleDetected: func(p metadata.PartitionID, offset int64) {
@@ -83,6 +84,11 @@ func (n *node) build(context.Context) (err error) {
 	if err := n.buildGroups(); err != nil {
 		return err
 	}
+	n.catalog.Subscribe(func(image *catalog.Image) {
+		for _, t := range image.Deleting {
+			n.groups.TopicDeleted(t.Num)
+		}
+	})
 	n.gauges()
 	table := n.table()
 	n.server = wire.New(table, n.log, n.metrics, wire.Config{FrameCap: table.FrameCap, Weight: table.Weight,
@@ -176,13 +182,22 @@ func (n *node) table() *broker.Broker {
 		broker.DeleteRecords(n.catalog, n.set, n.set),
 		broker.InitProducerID(n.meta),
 		broker.OffsetForLeaderEpoch(n.catalog, n.set),
+		broker.DescribeConfigs(self, n.catalog),
+		broker.AlterConfigs(agents, changes),
+		broker.AlterReplicaLogDirs(),
 		broker.DescribeLogDirs(n.catalog, n.set, newSizes(n), cfg.String("store.url")),
 		broker.SASLAuthenticate(),
 		broker.CreatePartitions(agents, changes),
 		broker.DeleteGroups(n.groups),
 		broker.ElectLeaders(n.catalog, n.set, n.set),
+		broker.IncrementalAlterConfigs(agents, changes),
+		broker.AlterPartitionAssignments(n.catalog),
+		broker.ListPartitionReassignments(),
 		broker.OffsetDelete(n.groups, n.catalog),
+		broker.DescribeCluster(self, agents),
 		broker.DescribeProducers(n.catalog, n.set),
+		broker.ListConfigResources(self, n.catalog, agents),
+		broker.DescribeTopicPartitions(self, n.catalog, n.set, agents),
 	)
 }
 
