@@ -18,13 +18,14 @@ var floors = [][]string{
 	{"tiering/batch", "metadata/sqlmeta", "objectstore/s3api", "agent/config"},
 	{"tiering/object", "tiering/journal", "objectstore/cache", "objectstore/file", "objectstore/memory", "objectstore/minio", "objectstore/s3",
 		"metadata/postgres", "metadata/sqlite"},
-	{"tiering/flush", "tiering/seal", "tiering/gc"},
+	{"tiering/flush", "tiering/seal", "tiering/gc", "tiering/archive"},
 	{"tiering/fetch"},
 	{"tiering/partition"},
 	{"agent/wire", "agent/console"},
 	{"agent/catalog", "agent/group", "agent/session"},
 	{"agent/broker"},
-	{"agent/node", "agent/cli"},
+	{"agent/cli"},
+	{"agent/node"},
 	{"agent"},
 }
 

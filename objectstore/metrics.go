@@ -43,7 +43,13 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 }
 
 // Wrap counts what goes through next; use says what for, such as "write" or "history".
-func (m *Metrics) Wrap(next Store, use string) Store { return &measured{next, m, use} }
+// Every kind counts from 0 at once: what is never asked for is seen not to be.
+func (m *Metrics) Wrap(next Store, use string) Store {
+	for _, kind := range []Kind{KindPut, KindGet, KindHead, KindDelete, KindList} {
+		m.requests.WithLabelValues(use, string(kind), "ok")
+	}
+	return &measured{next, m, use}
+}
 
 type measured struct {
 	next Store

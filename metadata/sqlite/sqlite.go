@@ -66,6 +66,19 @@ func Open(ctx context.Context, path string, cfg Config) (*Store, error) {
 	return &Store{sqlmeta.New(db)}, nil
 }
 
+// OpenReader opens an existing database beside the process that holds it, to look at: what it answers may be called, what
+// writes may not. The schema is not brought up to date.
+func OpenReader(ctx context.Context, path string) (*Store, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, setupError(path, err)
+	}
+	db, err := open(ctx, path, Config{Readers: 1})
+	if err != nil {
+		return nil, setupError(path, err)
+	}
+	return &Store{sqlmeta.New(db)}, nil
+}
+
 func migrations() ([]sqlmeta.Migration, error) {
 	folder, err := fs.Sub(files, "migrations")
 	if err != nil {
