@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,7 @@ import (
 	"varve.dev/agent/session"
 	"varve.dev/agent/wire"
 	"varve.dev/metadata"
+	"varve.dev/objectstore"
 	"varve.dev/objectstore/cache"
 	"varve.dev/tiering/fetch"
 	"varve.dev/tiering/flush"
@@ -39,11 +41,26 @@ import (
 // Version is what this program calls itself; the build may set it.
 var Version = "0.1.0"
 
+// Outside is what an agent reaches beyond its own folder. What is nil is opened as the configuration says; tests, and a
+// simulator of several agents in one process, put their own in its place, and close it themselves.
+type Outside struct {
+	Metadata metadata.Store
+	// Objects stands below retries and metrics; history and tail share it.
+	Objects objectstore.Store
+	// Listen opens the sockets of listeners and http.listen.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+}
+
 // Run runs one agent until ctx ends, then drains it within shutdown.timeout.ms. When it serves it prints one line on
 // stdout: ready kafka=HOST:PORT http=HOST:PORT. Its log goes to stderr.
 func Run(ctx context.Context, cfg *config.Agent, stdout, stderr io.Writer) error {
+	return RunIn(ctx, Outside{}, cfg, stdout, stderr)
+}
+
+// RunIn is Run with another outside.
+func RunIn(ctx context.Context, out Outside, cfg *config.Agent, stdout, stderr io.Writer) error {
 	log := newLogger(cfg, stderr)
-	n, err := open(ctx, cfg, log)
+	n, err := open(ctx, out, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -65,6 +82,7 @@ func newLogger(cfg *config.Agent, w io.Writer) *slog.Logger {
 
 // node is one agent, put together. Its fields are in the order in which they are made; close goes the other way.
 type node struct {
+	out     Outside
 	cfg     *config.Agent
 	log     *slog.Logger
 	metrics *prometheus.Registry
@@ -94,8 +112,8 @@ type node struct {
 }
 
 // open makes everything up to the session's start; nothing runs yet.
-func open(ctx context.Context, cfg *config.Agent, log *slog.Logger) (n *node, err error) {
-	n = &node{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+func open(ctx context.Context, out Outside, cfg *config.Agent, log *slog.Logger) (n *node, err error) {
+	n = &node{out: out, cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -136,13 +154,12 @@ func (n *node) openJournal(context.Context) error {
 
 // openStores opens both stores and holds them, and the folder, to one cluster.
 func (n *node) openStores(ctx context.Context) error {
-	meta, err := OpenMetadata(ctx, n.cfg.String("metadata.url"))
+	meta, err := n.openMetadata(ctx)
 	if err != nil {
 		return err
 	}
 	n.meta = meta
-	n.closers = append(n.closers, meta.Close)
-	if n.stores, err = openStores(ctx, n.cfg, n.metrics, n.log); err != nil {
+	if n.stores, err = openStores(ctx, n.out.Objects, n.cfg, n.metrics, n.log); err != nil {
 		return err
 	}
 	fresh := metadata.Cluster{ID: newUUID(), Incarnation: 1, Shards: int32(n.cfg.Int("cluster.shards")), Format: object.Version}
@@ -163,6 +180,18 @@ func (n *node) openStores(ctx context.Context) error {
 	return bindFolder(n.cfg.String("data.dir"), n.cluster)
 }
 
+func (n *node) openMetadata(ctx context.Context) (metadata.Store, error) {
+	if n.out.Metadata != nil {
+		return n.out.Metadata, nil
+	}
+	meta, err := OpenMetadata(ctx, n.cfg.String("metadata.url"))
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, meta.Close)
+	return meta, nil
+}
+
 func newUUID() (id metadata.UUID) {
 	rand.Read(id[:])
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
@@ -171,16 +200,23 @@ func newUUID() (id metadata.UUID) {
 
 // listen binds every address, so that the session can say where it is; nothing is accepted yet.
 func (n *node) listen(ctx context.Context) error {
+	socket := n.out.Listen
+	if socket == nil {
+		socket = new(net.ListenConfig).Listen
+	}
 	for _, l := range n.cfg.Listeners() {
-		b, err := wire.Listener{Name: l.Name, Host: l.Host, Port: l.Port, AdvertisedHost: l.AdvertisedHost, AdvertisedPort: l.AdvertisedPort}.Open(ctx)
+		s, err := socket(ctx, "tcp", net.JoinHostPort(l.Host, strconv.Itoa(l.Port)))
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		n.closers = append(n.closers, s.Close)
+		b, err := wire.Listener{Name: l.Name, Host: l.Host, Port: l.Port, AdvertisedHost: l.AdvertisedHost, AdvertisedPort: l.AdvertisedPort}.On(s)
 		if err != nil {
 			return err
 		}
 		n.listeners = append(n.listeners, b)
-		n.closers = append(n.closers, b.Close)
 	}
-	var lc net.ListenConfig
-	h, err := lc.Listen(ctx, "tcp", n.cfg.String("http.listen"))
+	h, err := socket(ctx, "tcp", n.cfg.String("http.listen"))
 	if err != nil {
 		return fmt.Errorf("http.listen: %w", err)
 	}

@@ -59,31 +59,14 @@ func OpenStore(ctx context.Context, raw string, verify bool) (objectstore.Store,
 // stores is the object store twice over: history has its own connections, so that a backfill cannot slow the tail.
 type stores struct {
 	hot, cold objectstore.Store
-	url       objectstore.URL
 }
 
-func openStores(ctx context.Context, cfg *config.Agent, reg prometheus.Registerer, log *slog.Logger) (stores, error) {
-	raw := cfg.String("store.url")
-	base, u, err := OpenStore(ctx, raw, false)
-	if err != nil {
-		return stores{}, err
-	}
-	cold := base
-	if u.Scheme == objectstore.S3 || u.Scheme == objectstore.MinIO {
-		found, err := objectstore.Probe(ctx, base, "probe/")
-		if err != nil {
-			return stores{}, fmt.Errorf("probe the object store: %w", err)
-		}
-		if !found.ConditionalPut {
-			log.Warn("the object store ignores conditional puts; keys are unique without them, but a second guard is missing")
-		}
-		if !found.ChecksumOnPut {
-			log.Warn("the object store ignores checksums; uploads are hashed here instead")
-		}
-		if base, _, err = OpenStore(ctx, raw, !found.ChecksumOnPut); err != nil {
-			return stores{}, err
-		}
-		if cold, _, err = OpenStore(ctx, raw, false); err != nil {
+// openStores decorates what store.url names, or given in its place.
+func openStores(ctx context.Context, given objectstore.Store, cfg *config.Agent, reg prometheus.Registerer, log *slog.Logger) (stores, error) {
+	hot, cold := given, given
+	if given == nil {
+		var err error
+		if hot, cold, err = openDrivers(ctx, cfg.String("store.url"), log); err != nil {
 			return stores{}, err
 		}
 	}
@@ -92,10 +75,32 @@ func openStores(ctx context.Context, cfg *config.Agent, reg prometheus.Registere
 		return stores{}, err
 	}
 	return stores{
-		hot:  objectstore.NewRetry(metrics.Wrap(base, "hot"), objectstore.RetryConfig{}),
+		hot:  objectstore.NewRetry(metrics.Wrap(hot, "hot"), objectstore.RetryConfig{}),
 		cold: objectstore.NewRetry(metrics.Wrap(cold, "cold"), objectstore.RetryConfig{}),
-		url:  u,
 	}, nil
+}
+
+// openDrivers opens the driver that raw names, twice where it has connections, and finds out what the store does not do.
+func openDrivers(ctx context.Context, raw string, log *slog.Logger) (hot, cold objectstore.Store, err error) {
+	hot, u, err := OpenStore(ctx, raw, false)
+	if err != nil || u.Scheme != objectstore.S3 && u.Scheme != objectstore.MinIO {
+		return hot, hot, err
+	}
+	found, err := objectstore.Probe(ctx, hot, "probe/")
+	if err != nil {
+		return nil, nil, fmt.Errorf("probe the object store: %w", err)
+	}
+	if !found.ConditionalPut {
+		log.Warn("the object store ignores conditional puts; keys are unique without them, but a second guard is missing")
+	}
+	if !found.ChecksumOnPut {
+		log.Warn("the object store ignores checksums; uploads are hashed here instead")
+	}
+	if hot, _, err = OpenStore(ctx, raw, !found.ChecksumOnPut); err != nil {
+		return nil, nil, err
+	}
+	cold, _, err = OpenStore(ctx, raw, false)
+	return hot, cold, err
 }
 
 // markerKey holds who owns a bucket: one small object for each incarnation of a cluster.
