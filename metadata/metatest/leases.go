@@ -38,6 +38,8 @@ var leases = []test{
 		w.must(err)
 		same(w, "acquired", got, p[2:])
 		same(w, "leader", w.partition(p[0]).Leader, 1)
+		moved := w.partition(p[1])
+		same(w, "what was not seen", []int32{moved.Leader, moved.LeaderEpoch}, []int32{metadata.NoAgent, 0})
 	}},
 	{"an acquisition whose reply was lost may be repeated", func(w *world) {
 		p := ids(w.topic("t", 2))

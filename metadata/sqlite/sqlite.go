@@ -51,7 +51,7 @@ func Open(ctx context.Context, path string, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := open(ctx, path, cfg)
+	db, err := open(ctx, path, cfg, false)
 	if err != nil {
 		return nil, errors.Join(setupError(path, err), lock.Close())
 	}
@@ -66,15 +66,22 @@ func Open(ctx context.Context, path string, cfg Config) (*Store, error) {
 	return &Store{sqlmeta.New(db)}, nil
 }
 
-// OpenReader opens an existing database beside the process that holds it, to look at: what it answers may be called, what
-// writes may not. The schema is not brought up to date.
+// OpenReader opens an existing database beside the process that holds it, to look at: what writes fails. The schema is
+// not brought up to date, but must be.
 func OpenReader(ctx context.Context, path string) (*Store, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, setupError(path, err)
 	}
-	db, err := open(ctx, path, Config{Readers: 1})
+	db, err := open(ctx, path, Config{Readers: 1}, true)
 	if err != nil {
 		return nil, setupError(path, err)
+	}
+	steps, err := migrations()
+	if err == nil {
+		err = sqlmeta.CheckSchema(ctx, db, steps)
+	}
+	if err != nil {
+		return nil, errors.Join(setupError(path, err), db.Close())
 	}
 	return &Store{sqlmeta.New(db)}, nil
 }
@@ -124,7 +131,7 @@ var settings = [...]struct{ pragma, want string }{
 	{"foreign_keys", "1"},
 }
 
-func open(ctx context.Context, path string, cfg Config) (*engine, error) {
+func open(ctx context.Context, path string, cfg Config, readOnly bool) (*engine, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -139,7 +146,7 @@ func open(ctx context.Context, path string, cfg Config) (*engine, error) {
 	e.db.SetMaxOpenConns(1 + cfg.Readers)
 	e.db.SetMaxIdleConns(1 + cfg.Readers)
 	for i := range 1 + cfg.Readers {
-		c, err := e.connect(ctx, i > 0)
+		c, err := e.connect(ctx, readOnly || i > 0)
 		if err != nil {
 			return nil, errors.Join(err, e.Close())
 		}

@@ -41,6 +41,30 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	open1(t, path)
 }
 
+func TestAReaderLooksOnBesideTheHolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.db")
+	_, err := OpenReader(t.Context(), path)
+	wantSetupError(t, err)
+	s := open1(t, path)
+	if _, err := s.Join(t.Context(), metadata.Cluster{ID: metadata.UUID{1}, Incarnation: 1, Shards: 1, Format: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenReader(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := s.CreateTopic(t.Context(), metadata.Topic{Name: "t", Partitions: 1}, metadata.NoAgent); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := r.Catalog(t.Context(), 0); err != nil || len(c.Topics) != 1 {
+		t.Fatalf("got %v, %v, want the topic that was just created", c, err)
+	}
+	if _, err := r.CreateTopic(t.Context(), metadata.Topic{Name: "u", Partitions: 1}, metadata.NoAgent); err == nil {
+		t.Fatal("a reader wrote")
+	}
+}
+
 func TestAfterCloseNothingIsReached(t *testing.T) {
 	s := open1(t, filepath.Join(t.TempDir(), "m.db"))
 	if err := errors.Join(s.Close(), s.Close()); err != nil {

@@ -71,6 +71,24 @@ func pending(tx Tx, steps []Migration) (*Migration, error) {
 		version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL)`}); err != nil {
 		return nil, err
 	}
+	return firstMissing(tx, steps)
+}
+
+// CheckSchema demands a schema that is up to date, without writing to it.
+func CheckSchema(ctx context.Context, db Engine, steps []Migration) error {
+	return db.Read(ctx, func(tx Tx) error {
+		next, err := firstMissing(tx, steps)
+		if err == nil && next != nil {
+			err = &metadata.SetupError{
+				Problem: fmt.Sprintf("the metadata schema lacks migration %s", next.Name),
+				Hint:    "start an agent of this version once: it brings the schema up to date",
+			}
+		}
+		return err
+	})
+}
+
+func firstMissing(tx Tx, steps []Migration) (*Migration, error) {
 	applied, err := list(tx, Stmt{SQL: `SELECT version, name, checksum FROM schema_versions ORDER BY version`},
 		func(r Row) (m Migration, err error) { return m, r.Scan(&m.Version, &m.Name, &m.Checksum) })
 	if err != nil {
