@@ -350,6 +350,7 @@ varve_objectstore_bytes_total{kind="put",use="write"} 100
 varve_objectstore_requests_total{kind="delete",result="ok",use="write"} 2
 varve_objectstore_requests_total{kind="get",result="ok",use="write"} 1
 varve_objectstore_requests_total{kind="head",result="not_found",use="write"} 1
+varve_objectstore_requests_total{kind="head",result="ok",use="write"} 0
 varve_objectstore_requests_total{kind="list",result="ok",use="write"} 1
 varve_objectstore_requests_total{kind="put",result="exists",use="write"} 1
 varve_objectstore_requests_total{kind="put",result="ok",use="write"} 1
