@@ -1,0 +1,57 @@
+# Two commands to start with: make run, make test. Everything else is named in README.md.
+.PHONY: build run test test-all race lint vuln demo demo-s3 stack fuzz image-check clean help
+
+GO ?= go
+FUZZTIME ?= 10s
+PACKAGES = ./agent/... ./metadata/... ./objectstore/... ./tiering/... ./infra/... ./localstack/...
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/varve, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/varve ./agent
+
+run: build ## Start one agent on SQLite and a folder
+	@echo 'Once it says "ready", paste into another terminal:'
+	@echo '  bin/varve topic create hello --partitions 3'
+	@echo '  seq 1 1000 | bin/varve produce hello'
+	@echo '  bin/varve consume hello --from beginning --until-end | tail -3'
+	@echo '  bin/varve storage ls'
+	@echo
+	bin/varve dev
+
+test: ## Everything that needs nothing but Go, within three minutes
+	$(GO) test $(PACKAGES)
+
+test-all: build ## Everything, with every service and client; a missing one is a failure
+	localstack/e2e/install
+	VARVE_TEST_ALL=1 VARVE_TEST_S3=1 VARVE_TEST_PG=1 $(GO) test -timeout 20m $(PACKAGES)
+
+race: ## The product's packages under the race detector
+	$(GO) test -race -timeout 20m ./agent/... ./metadata/... ./objectstore/... ./tiering/...
+
+lint: ## go vet and gofmt, of nested modules too
+	@test -z "$$(gofmt -l agent metadata objectstore tiering infra localstack | tee /dev/stderr)"
+	$(GO) vet $(PACKAGES)
+
+demo: build ## A public data set in, into segments, evicted, and byte for byte out again
+	$(GO) run ./localstack/demo -varve bin/varve
+
+demo-s3: build ## The same with millions of records on Postgres and an S3 server, through both drivers
+	$(GO) run ./localstack/demo -varve bin/varve -data flights-3m -stores s3,minio
+
+stack: build ## Postgres, an S3 server and an agent in front of them, until Ctrl-C
+	$(GO) run ./localstack/stack
+
+fuzz: ## Every fuzz target for FUZZTIME each
+	@for pkg in $$($(GO) list $(PACKAGES)); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; \
+	done
+
+image-check: ## Build the container image and start it once (needs a Docker engine, as root)
+	infra/docker/check
+
+clean: ## Remove what build made
+	rm -rf bin
