@@ -80,14 +80,20 @@ func Parse(src []byte) (b Batch, rest []byte, err error) {
 	return b, src[n:], nil
 }
 
-// CheckProduced holds a client's batch to what a producer may write: as many records as offsets, no control records, no
-// append time claimed, and sequence numbers where there is a producer id (Kafka's LogValidator).
+// minRecord is the size of the smallest record: length, attributes, two deltas, two lengths, number of headers.
+const minRecord = 7
+
+// CheckProduced holds a client's batch to what a producer may write: as many records as offsets, not more of them than
+// its bytes can hold (as far as that shows without decompressing), no control records, no append time claimed, and sequence
+// numbers where there is a producer id (Kafka's LogValidator).
 func (b Batch) CheckProduced() error {
 	switch {
 	case b.Base() != 0:
 		return fmt.Errorf("%w: base offset %d, want 0", ErrInvalid, b.Base())
 	case b.Count() <= 0 || b.lastDelta() != b.Count()-1:
 		return fmt.Errorf("%w: %d records but last offset delta %d", ErrInvalid, b.Count(), b.lastDelta())
+	case b.Codec() == codec.None && int(b.Count()) > (len(b)-HeaderSize)/minRecord:
+		return fmt.Errorf("%w: %d records in %d bytes", ErrInvalid, b.Count(), len(b)-HeaderSize)
 	case b.IsControl():
 		return fmt.Errorf("%w: clients may not write control records", ErrInvalid)
 	case b.attributes()&^knownAttributes != 0 || b.attributes()&deleteHorizon != 0:

@@ -61,6 +61,9 @@ const xerialHeader = 16
 
 // Decompress returns the content of src, at most max bytes of it.
 func Decompress(c Codec, src []byte, max int) ([]byte, error) {
+	if c != None && len(src) == 0 {
+		return nil, fmt.Errorf("%w: no bytes of %s", ErrCorrupt, c) // LZ4 and zstd would call that an empty stream
+	}
 	switch c {
 	case None:
 		if len(src) > max {
