@@ -2,6 +2,7 @@ package metatest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ import (
 // checkModel holds the index to a model of it in memory, through random histories of commits, seals, trims, acquisitions
 // and restarts. Each history has agents and a topic of its own, so that one store serves them all.
 func checkModel(t *testing.T, s metadata.Store) {
+	fewer(t)
 	w := newWorld(t, s)
 	history := int32(0)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -27,6 +29,15 @@ func checkModel(t *testing.T, s metadata.Store) {
 		})
 	})
 	w.audit()
+}
+
+// fewer histories than rapid's hundred, unless the command line says how many: each step is a transaction or two.
+func fewer(t *testing.T) {
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set("30"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 const (

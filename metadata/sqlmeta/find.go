@@ -19,6 +19,10 @@ func scanSegment(r Row) (g metadata.Segment, err error) {
 	return g, err
 }
 
+// lastBase is the newest segment of r. Not max(base): without fresh statistics PostgreSQL may read all of them for it.
+const lastBase = `(SELECT x.base FROM segments x WHERE x.topic=r.t AND x.partition=r.p
+	ORDER BY x.topic DESC, x.partition DESC, x.base DESC LIMIT 1)`
+
 // look runs one query for segments.
 func (s *Store) look(ctx context.Context, q Stmt) (out []metadata.Segment, err error) {
 	err = s.db.Look(ctx, func(tx Tx) (err error) {
@@ -33,7 +37,8 @@ func (s *Store) Find(ctx context.Context, p metadata.PartitionID, offset int64, 
 	out, err := s.look(ctx, Stmt{
 		SQL: segmentColumns + `FROM segments s JOIN objects o ON o.id=s.object
 			WHERE s.topic=$1 AND s.partition=$2 AND s.next > $3 AND s.base >= COALESCE(
-				(SELECT max(x.base) FROM segments x WHERE x.topic=$1 AND x.partition=$2 AND x.base <= $3), $3)
+				(SELECT x.base FROM segments x WHERE x.topic=$1 AND x.partition=$2 AND x.base <= $3
+					ORDER BY x.topic DESC, x.partition DESC, x.base DESC LIMIT 1), $3)
 			ORDER BY s.base LIMIT $4`,
 		Args: []any{p.Topic, p.Partition, offset, limit},
 	})
@@ -65,7 +70,7 @@ func (s *Store) FindTime(ctx context.Context, p metadata.PartitionID, millis int
 func (s *Store) LastSegments(ctx context.Context, ids []metadata.PartitionID) ([]metadata.Segment, error) {
 	out, err := s.look(ctx, Stmt{
 		SQL: segmentColumns + `FROM {rows t int4, p int4} JOIN segments s ON s.topic=r.t AND s.partition=r.p
-				AND s.base=(SELECT max(x.base) FROM segments x WHERE x.topic=r.t AND x.partition=r.p)
+				AND s.base=` + lastBase + `
 			JOIN objects o ON o.id=s.object ORDER BY s.topic, s.partition`,
 		Rows: idRows(sortedIDs(ids)),
 	})

@@ -310,7 +310,7 @@ func lastRunning(tx Tx, ids []metadata.PartitionID) (map[metadata.PartitionID]in
 	err := tx.Query(Stmt{
 		SQL: `SELECT s.topic, s.partition, s.running_max
 			FROM {rows t int4, p int4} JOIN segments s ON s.topic=r.t AND s.partition=r.p
-			WHERE s.base = (SELECT max(x.base) FROM segments x WHERE x.topic=r.t AND x.partition=r.p)`,
+			WHERE s.base=` + lastBase,
 		Rows: idRows(ids),
 	}, func(r Row) error {
 		var id metadata.PartitionID

@@ -20,6 +20,7 @@ type Shared struct {
 	server *pgserver.Server
 	failed error
 	count  int
+	told   sync.Once
 }
 
 const howTo = "set VARVE_TEST_PG=1 to run against a private PostgreSQL (Debian's postgresql-15, or VARVE_PG_BIN), or " +
@@ -31,7 +32,8 @@ func (s *Shared) Database(t testing.TB) string {
 	t.Helper()
 	own := os.Getenv("VARVE_TEST_PG_URL")
 	if own == "" && os.Getenv("VARVE_TEST_PG") != "1" && os.Getenv("VARVE_TEST_ALL") != "1" {
-		t.Skip(howTo)
+		s.told.Do(func() { t.Log(howTo) }) // one line, however many tests
+		t.SkipNow()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
