@@ -7,135 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-)
-
-const (
-	startTimeout = 60 * time.Second // a first start migrates its database
-	stopTimeout  = 60 * time.Second // the agent's own shutdown.timeout.ms is 30 s
 )
 
 // endpoints are where an agent answers.
 type endpoints struct{ kafka, http string }
-
-// agent is a running agent process. Whoever starts one stops it.
-type agent struct {
-	endpoints
-	cmd *exec.Cmd
-	log string // file of its standard error
-	end chan error
-}
-
-// startAgent runs the program and waits for its ready line.
-func startAgent(ctx context.Context, program, dir string, environ []string, args ...string) (*agent, error) {
-	logFile, err := os.Create(filepath.Join(dir, "agent.log"))
-	if err != nil {
-		return nil, err
-	}
-	defer logFile.Close() // the process has its own descriptor
-	a := &agent{cmd: exec.Command(program, args...), log: logFile.Name(), end: make(chan error, 1)}
-	a.cmd.Env, a.cmd.Stderr = append(os.Environ(), environ...), logFile
-	stdout, err := a.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := a.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the agent: %w (make build makes the program)", err)
-	}
-	ready := make(chan endpoints, 1)
-	go func() { // ends with the process
-		scan := bufio.NewScanner(stdout)
-		for scan.Scan() {
-			if e, ok := parseReady(scan.Text()); ok {
-				ready <- e
-				break
-			}
-		}
-		_, copied := io.Copy(io.Discard, stdout)
-		a.end <- errors.Join(a.cmd.Wait(), copied)
-	}()
-	timer := time.NewTimer(startTimeout)
-	defer timer.Stop()
-	select {
-	case a.endpoints = <-ready:
-		return a, nil
-	case err := <-a.end:
-		return nil, fmt.Errorf("the agent ended at its start: %w; %s", err, a.lastWords())
-	case <-timer.C:
-		err = fmt.Errorf("the agent is not ready after %v; %s", startTimeout, a.lastWords())
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	return nil, errors.Join(err, a.stop())
-}
-
-// parseReady reads "ready kafka=HOST:PORT http=HOST:PORT".
-func parseReady(line string) (e endpoints, ok bool) {
-	words := strings.Fields(line)
-	if len(words) == 0 || words[0] != "ready" {
-		return e, false
-	}
-	for _, word := range words[1:] {
-		switch name, value, _ := strings.Cut(word, "="); name {
-		case "kafka":
-			e.kafka = value
-		case "http":
-			e.http = value
-		}
-	}
-	return e, e.kafka != "" && e.http != ""
-}
-
-// stop asks the agent to end, and fails unless it does so in order.
-func (a *agent) stop() error {
-	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop the agent: %w", err)
-	}
-	timer := time.NewTimer(stopTimeout)
-	defer timer.Stop()
-	select {
-	case err := <-a.end:
-		if err != nil {
-			return fmt.Errorf("the agent did not end in order: %w; %s", err, a.lastWords())
-		}
-		return nil
-	case <-timer.C:
-	}
-	err := fmt.Errorf("the agent did not end within %v", stopTimeout)
-	if killed := a.cmd.Process.Kill(); killed != nil {
-		return errors.Join(err, killed)
-	}
-	<-a.end
-	return err
-}
-
-// lastWords is the end of the agent's log, for an error.
-func (a *agent) lastWords() string {
-	const most = 2 << 10
-	f, err := os.Open(a.log)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	if size, err := f.Seek(0, io.SeekEnd); err != nil || size > most {
-		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
-			return err.Error()
-		}
-	} else if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err.Error()
-	}
-	text, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return err.Error()
-	}
-	return "its last words: " + strings.TrimSpace(string(text))
-}
 
 // figures are what the agent counts of itself.
 type figures struct {

@@ -174,51 +174,6 @@ func TestAMissingMetricIsNotZero(t *testing.T) {
 	}
 }
 
-func TestReadyLine(t *testing.T) {
-	if got, ok := parseReady("ready kafka=127.0.0.1:9 http=[::1]:8"); !ok || got != (endpoints{"127.0.0.1:9", "[::1]:8"}) {
-		t.Errorf("got %v, %v", got, ok)
-	}
-	for _, line := range []string{"", "ready", "ready kafka=x", "level=info msg=ready kafka=a http=b"} {
-		if got, ok := parseReady(line); ok {
-			t.Errorf("%q was taken for %v", line, got)
-		}
-	}
-}
-
-// script is a program that plays the agent.
-func script(t *testing.T, text string) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "agent")
-	if err := os.WriteFile(name, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
-func TestAnAgentIsStartedAndStopped(t *testing.T) {
-	program := script(t, `trap 'kill $!; exit 0' TERM
-sleep 60 >/dev/null 2>&1 &
-echo noise; echo "ready kafka=a:1 http=b:2"; wait`)
-	a, err := startAgent(t.Context(), program, t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.kafka != "a:1" || a.http != "b:2" {
-		t.Errorf("it answers at %v", a.endpoints)
-	}
-	if err := a.stop(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestAnAgentThatDiesIsQuoted(t *testing.T) {
-	program := script(t, `echo "bucket x does not exist" >&2; exit 3`)
-	_, err := startAgent(t.Context(), program, t.TempDir(), nil)
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "bucket x does not exist") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func collect(t *testing.T, entries iter.Seq2[entry, error]) (out []string) {
 	t.Helper()
 	for e, err := range entries {

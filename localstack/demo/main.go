@@ -108,10 +108,10 @@ func runOn(ctx context.Context, store string, o options, data dataset, show repo
 	if err != nil {
 		return err
 	}
-	d := demo{at: a.endpoints, data: data, partitions: int32(o.partitions), show: show}
+	d := demo{at: endpoints{a.Kafka, a.HTTP}, data: data, partitions: int32(o.partitions), show: show}
 	result, err := d.run(ctx)
 	if err != nil && result.in != nil {
-		err = fmt.Errorf("%w; %s", err, a.lastWords())
+		err = fmt.Errorf("%w; %s", err, a.LastWords())
 	}
 	if err = errors.Join(err, stop()); err != nil {
 		return err
