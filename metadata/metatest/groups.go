@@ -59,6 +59,15 @@ var groups = []test{
 		same(w, "groups", gotRows, rows[1:])
 		same(w, "offsets", gotOffs, offs[2:])
 	}},
+	{"a lease may be named for each group of its shard", func(w *world) {
+		p := ids(w.topic("t", 1))[0]
+		a, _ := w.start(1)
+		l := w.shards(a, 1)
+		w.write(a, metadata.GroupWrite{Leases: append(l, l...), Counter: 1,
+			Offsets: []metadata.GroupOffset{offset("g", 1, p, 5), offset("h", 1, p, 6)}})
+		_, got := w.load(1)
+		same(w, "offsets", len(got), 2)
+	}},
 	{"an older write never overwrites a newer one", func(w *world) {
 		p := ids(w.topic("t", 1))[0]
 		a, _ := w.start(1)

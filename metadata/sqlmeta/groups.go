@@ -1,6 +1,7 @@
 package sqlmeta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -171,8 +172,6 @@ func heldShards(tx Tx, me metadata.Session, w metadata.GroupWrite) (map[int32]in
 		return nil, fenced(me)
 	}
 	deletes := len(w.DeleteOffsets)+len(w.DeleteGroups) > 0
-	leases := slices.Clone(w.Leases)
-	slices.SortFunc(leases, func(a, b metadata.ShardLease) int { return int(a.Shard) - int(b.Shard) })
 	held := map[int32]int32{}
 	lock := `{share l}`
 	if deletes {
@@ -182,7 +181,7 @@ func heldShards(tx Tx, me metadata.Session, w metadata.GroupWrite) (map[int32]in
 		SQL: `SELECT l.shard, l.epoch FROM {rows s int4, e int4} JOIN leases l ON l.kind=0 AND l.shard=r.s AND l.epoch=r.e
 			WHERE l.agent=$1 AND l.session=$2 AND l.floor<=$3 ORDER BY l.shard` + lock,
 		Args: []any{me.Agent, me.Epoch, w.Counter},
-		Rows: LeaseRows(leases),
+		Rows: LeaseRows(w.Leases),
 	}, func(r Row) error {
 		var shard, epoch int32
 		err := r.Scan(&shard, &epoch)
@@ -201,8 +200,13 @@ func heldShards(tx Tx, me metadata.Session, w metadata.GroupWrite) (map[int32]in
 	return held, err
 }
 
-// LeaseRows are the columns shard, epoch.
+// LeaseRows are the columns shard, epoch, each lease once and in order.
 func LeaseRows(leases []metadata.ShardLease) []any {
+	leases = slices.Clone(leases)
+	slices.SortFunc(leases, func(a, b metadata.ShardLease) int {
+		return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Epoch, b.Epoch))
+	})
+	leases = slices.Compact(leases)
 	return []any{
 		column(leases, func(l metadata.ShardLease) int32 { return l.Shard }),
 		column(leases, func(l metadata.ShardLease) int32 { return l.Epoch }),
