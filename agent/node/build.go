@@ -103,10 +103,8 @@ type flushed struct {
 	log   *seal.Log
 }
 
-func (f flushed) Flushed(o *object.Stored, im *object.Image) {
-	f.cache.AddImage(o.Object.Key, im)
-	f.log.Add(o)
-}
+func (f flushed) Keep(o *object.Stored, im *object.Image) { f.cache.AddImage(o.Object.Key, im) }
+func (f flushed) Flushed(o *object.Stored)                { f.log.Add(o) }
 
 // earlierTries are the keys that a WAL object's upload may have left behind before the one that was committed.
 func earlierTries(o *object.Stored) (keys []string) {

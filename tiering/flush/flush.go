@@ -72,9 +72,13 @@ type Putter interface {
 	Stat(ctx context.Context, key string) (objectstore.Info, error)
 }
 
-// Sink takes over what was stored and committed: the image's reference for the cache, the object for the seal.
+// Sink takes over what was stored and committed.
 type Sink interface {
-	Flushed(o *object.Stored, im *object.Image)
+	// Keep takes over the image's reference. It comes before any owner is told: who reads then finds the bytes in memory.
+	Keep(o *object.Stored, im *object.Image)
+	// Flushed comes after every owner was told: from here on the object may be merged. Were it sooner, an owner would be
+	// told of an object whose place a merge has already taken.
+	Flushed(o *object.Stored)
 }
 
 // Config of a Buffer.
@@ -90,7 +94,7 @@ type Config struct {
 	// MaxTries bounds the keys of one window: a new one is only needed where a foreign object holds the last.
 	MaxTries int
 	Cluster  metadata.UUID
-	Prefix   func(seq int64, try int32) string // key of a window's object
+	Prefix   func(seq int64, try int32) string // key of a window's object, never used before by any session
 	Logger   *slog.Logger
 	Metrics  *Metrics
 }
@@ -112,15 +116,16 @@ func (c Config) Validate() error {
 }
 
 const (
-	// MaxInFlight and MaxTries bound the keys that a life may leave behind without a row: their product is what the next
-	// start tombstones.
+	// MaxInFlight and MaxTries bound the keys that a life may leave behind without a row: some 136, which the next start
+	// tombstones.
 	MaxInFlight = 16
 	MaxTries    = 8
 )
 
-// Doomed lists the keys that a session that ended at seq may have uploaded without a commit.
+// Doomed lists the keys that a session that ended at seq may have uploaded without a commit. A release may have taken a
+// number ahead of the windows in flight.
 func Doomed(seq int64, key func(seq int64, try int32) string) (keys []string) {
-	for n := seq + 1; n <= seq+MaxInFlight; n++ {
+	for n := seq + 1; n <= seq+1+MaxInFlight; n++ {
 		for try := range int32(MaxTries) {
 			keys = append(keys, key(n, try))
 		}
@@ -137,37 +142,43 @@ type Buffer struct {
 	me      metadata.Session
 	cfg     Config
 	pool    *pool
-	began   time.Time
 
-	mu        sync.Mutex
-	open      *window
-	flight    []*window // closed, oldest first
-	closed    int64     // number of the newest closed window
-	committed int64     // highest number known committed
-	uncommit  int64     // bytes in windows not yet committed
-	reserved  int64
-	room      []chan struct{} // of Reserve, oldest first
-	wantSync  bool            // somebody waits for the journal
-	journalOK bool
-	releases  []*release
-	err       error // set once: the session is over
-	draining  bool
+	mu       sync.Mutex
+	open     *window
+	flight   []*window // closed, oldest first
+	numbers  Numbers
+	serial   int64 // of the open window in the journal
+	uncommit int64 // bytes in windows not yet committed
+	reserved int64
+	room     []chan struct{} // of all who wait in Reserve; all are woken, and look again
+	wantSync bool            // somebody waits for the journal
+	releases []*release
+	err      error // set once: the session is over
+	draining bool
 
 	due, sync, commit chan struct{} // capacity 1: wake-ups of the three loops
 	ended             chan struct{} // closed with err
 }
 
 type release struct {
-	ids  []metadata.PartitionID
-	done chan error
+	ids  map[metadata.PartitionID]bool
+	done chan error // capacity 1
 }
 
 // New is a buffer for one session. Nothing is flushed before Run.
 func New(j Journal, s Putter, i Index, sink Sink, me metadata.Session, cfg Config) *Buffer {
-	b := &Buffer{journal: j, store: s, index: i, sink: sink, me: me, cfg: cfg, pool: newPool(), journalOK: true,
+	b := &Buffer{journal: j, store: s, index: i, sink: sink, me: me, cfg: cfg, pool: newPool(),
 		due: make(chan struct{}, 1), sync: make(chan struct{}, 1), commit: make(chan struct{}, 1), ended: make(chan struct{})}
 	b.open = b.newWindow()
 	return b
+}
+
+// Continue makes the journal's windows go on above those that its files name. It comes before the first Append.
+func (b *Buffer) Continue(after int64) {
+	b.mu.Lock()
+	b.serial = max(b.serial, after+1)
+	b.open.serial = b.serial
+	b.mu.Unlock()
 }
 
 func wake(c chan struct{}) {
@@ -234,7 +245,8 @@ func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) 
 	}
 	kept := win.add(o, bt, need, w, slot, b.me.Epoch)
 	b.uncommit += int64(len(bt))
-	if need == Stored && !win.wanted {
+	// With acks=0 nobody waits for an answer, but readers wait for the commit: only `local` topics are read before it.
+	if need != Synced && !win.wanted {
 		win.wanted = true
 		wake(b.due)
 	}
@@ -248,16 +260,22 @@ func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) 
 	return Held{kept, win}, nil
 }
 
-// Release gives partitions up by a numbered commit, after every window that contains them is committed. Their owners take
-// no more appends.
+// Release gives partitions up by a numbered commit, after every window that contains them is committed. Their owners must
+// have been closed: they take no more appends. When ctx ends first, the release is still on its way.
 func (b *Buffer) Release(ctx context.Context, ids []metadata.PartitionID) error {
-	r := &release{ids, make(chan error, 1)}
+	r := &release{make(map[metadata.PartitionID]bool, len(ids)), make(chan error, 1)}
+	for _, id := range ids {
+		r.ids[id] = true
+	}
 	b.mu.Lock()
 	if b.err != nil {
 		defer b.mu.Unlock()
 		return b.err
 	}
 	b.releases = append(b.releases, r)
+	if b.open.holds(func(id metadata.PartitionID) bool { return r.ids[id] }) {
+		b.open.wanted = true
+	}
 	b.mu.Unlock()
 	wake(b.due)
 	wake(b.commit)
@@ -281,11 +299,19 @@ func (b *Buffer) Pending() (bytes int64, oldest time.Time) {
 	return b.uncommit, oldest
 }
 
-// Quiesce returns when everything that was appended before is committed.
+// Holds says whether anything of a topic is not yet committed. What is committed has been given to the sink.
+func (b *Buffer) Holds(topic int32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	of := func(id metadata.PartitionID) bool { return id.Topic == topic }
+	return b.open.holds(of) || slices.ContainsFunc(b.flight, func(w *window) bool { return w.holds(of) })
+}
+
+// Quiesce returns when everything that was appended before is committed, and its owners know.
 func (b *Buffer) Quiesce(ctx context.Context) error {
 	w := make(quiet, 1)
 	b.mu.Lock()
-	if len(b.open.entries) == 0 && len(b.flight) == 0 {
+	if b.err != nil || len(b.open.entries) == 0 && len(b.flight) == 0 {
 		defer b.mu.Unlock()
 		return b.err
 	}
@@ -305,6 +331,7 @@ func (b *Buffer) Quiesce(ctx context.Context) error {
 	}
 }
 
+// quiet is told once, when its window is committed or never will be. Capacity 1.
 type quiet chan error
 
 // Ended is closed when the session is over; Err then says why.

@@ -101,7 +101,7 @@ func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 	if wait = time.Until(due); wait > 0 && !w.urgent && w.bytes < b.cfg.WindowBytes {
 		return nil, wait
 	}
-	b.closed = w.number
+	w.number = b.numbers.Take()
 	b.flight = append(b.flight, w)
 	b.open = b.newWindow()
 	return w, 0
@@ -110,7 +110,7 @@ func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 // upload builds the window's object and stores it, for as long as the session lives.
 func (b *Buffer) upload(ctx context.Context, w *window) {
 	b.mu.Lock()
-	through := b.committed
+	through := b.numbers.Known()
 	b.mu.Unlock()
 	h := object.Header{Cluster: b.cfg.Cluster, Incarnation: b.me.Incarnation, Agent: b.me.Agent, Session: b.me.Epoch, Nonce: b.me.Nonce,
 		First: w.number, Last: w.number, CommittedThrough: through, Kind: metadata.WAL, CreatedAt: time.Now().UnixMilli()}
@@ -136,18 +136,27 @@ func (b *Buffer) upload(ctx context.Context, w *window) {
 // put retries under the same key, with the same bytes. A foreign object under the key asks for a new try.
 func (b *Buffer) put(ctx context.Context, number int64, im *object.Image) (try int32, err error) {
 	var backoff time.Duration
+	doubt, rounds := false, 0 // of the key: an earlier request may have taken effect
 	for {
 		key := b.cfg.Prefix(number, try)
 		err := b.store.Put(ctx, key, im)
+		if doubt && errors.Is(err, objectstore.ErrExists) {
+			err = b.ours(ctx, key, im)
+		}
 		switch {
 		case err == nil:
 			return try, nil
 		case errors.Is(err, objectstore.ErrExists):
+			doubt = false
 			if try++; int(try) == b.cfg.MaxTries {
 				return try, fmt.Errorf("store window %d: %d keys are taken by other bytes: %w", number, try, err)
 			}
 			b.cfg.Logger.Error("a foreign object holds our key", "key", key)
 			continue
+		}
+		doubt = true
+		if rounds++; hopeless(err) && rounds >= maxHopeless {
+			return try, fmt.Errorf("store window %d: %w", number, err)
 		}
 		b.cfg.Metrics.UploadErrors.Inc()
 		b.cfg.Logger.Warn("upload failed, trying again", "key", key, "bytes", im.Size(), "err", err)
@@ -155,6 +164,23 @@ func (b *Buffer) put(ctx context.Context, number int64, im *object.Image) (try i
 			return try, ctx.Err()
 		}
 	}
+}
+
+// maxHopeless is how often an upload is repeated that will never succeed: whoever refuses the bytes may be at fault.
+const maxHopeless = 3
+
+// hopeless: the bytes are not what they say, or the key is none. What is lost then is a suffix that nobody was promised.
+func hopeless(err error) bool {
+	return errors.Is(err, objectstore.ErrChecksum) || errors.Is(err, objectstore.ErrKey)
+}
+
+// ours tells our own object, whose reply was lost, from a foreign one.
+func (b *Buffer) ours(ctx context.Context, key string, im *object.Image) error {
+	info, err := b.store.Stat(ctx, key)
+	if err == nil && (info.Size != im.Size() || !info.HasCRC32C || info.CRC32C != im.CRC32C()) {
+		err = fmt.Errorf("%w: %s has %d bytes with CRC32C %#x, ours %d with %#x", objectstore.ErrExists, key, info.Size, info.CRC32C, im.Size(), im.CRC32C())
+	}
+	return err
 }
 
 // commitWindows commits stored windows in the order in which they were closed.
@@ -195,7 +221,7 @@ func (b *Buffer) nextCommit() (ws []*window, rs []*release, c metadata.Commit) {
 	if b.err != nil {
 		return nil, nil, c
 	}
-	c = metadata.Commit{From: b.committed, JournalSynced: b.journal.SyncedPosition()}
+	c = metadata.Commit{From: b.numbers.Known(), JournalSynced: b.journal.SyncedPosition()}
 	for _, w := range b.flight {
 		if w.stored == nil {
 			break
@@ -203,60 +229,45 @@ func (b *Buffer) nextCommit() (ws []*window, rs []*release, c metadata.Commit) {
 		ws = append(ws, w)
 		c.Objects = append(c.Objects, w.stored.WALObject)
 	}
+	if len(ws) == 0 && !b.numbers.Idle() {
+		return nil, nil, c // a release alone takes a number, and the windows in flight have theirs: it goes with the next one
+	}
 	b.releases = slices.DeleteFunc(b.releases, func(r *release) bool {
 		if b.holdsUp(r, b.flight[len(ws):]) {
 			return false
 		}
 		rs = append(rs, r)
-		c.Release = append(c.Release, r.ids...)
+		for id := range r.ids {
+			c.Release = append(c.Release, id)
+		}
 		return true
 	})
-	if len(ws) == 0 && len(rs) > 0 && len(b.flight) > 0 {
-		// A release alone takes a number of its own, and the windows in flight have theirs: it goes with the next of them.
-		b.releases = append(b.releases, rs...)
-		return nil, nil, c
-	}
 	if len(ws) == 0 && len(rs) > 0 {
-		b.closed++
-		b.renumber()
+		b.numbers.Take()
 	}
 	return ws, rs, c
 }
 
-// renumber gives the open window the next number, after a release has taken the one that it had.
-func (b *Buffer) renumber() { b.open.number = b.closed + 1 }
-
 func (b *Buffer) holdsUp(r *release, ws []*window) bool {
-	for _, w := range append(slices.Clone(ws), b.open) {
-		for i := range w.entries {
-			if slices.Contains(r.ids, w.entries[i].owner.ID()) {
-				return true
-			}
-		}
-	}
-	return false
+	released := func(id metadata.PartitionID) bool { return r.ids[id] }
+	return b.open.holds(released) || slices.ContainsFunc(ws, func(w *window) bool { return w.holds(released) })
 }
 
-// commitKnown returns when the commit is known to have happened, or when it never will. A lost reply is neither success
-// nor failure: only an acknowledged write on the session's row settles it.
+// commitKnown returns when the commit is known to have happened, or when it never will.
 func (b *Buffer) commitKnown(ctx context.Context, c metadata.Commit) error {
 	var backoff time.Duration
 	for {
 		err := b.index.Commit(ctx, b.me, c)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, metadata.ErrFenced):
-			return err
-		case !errors.Is(err, metadata.ErrUnavailable):
+		next := Replied(err)
+		if next == Ask {
 			b.cfg.Logger.Warn("outcome of a commit is unknown", "number", c.To(), "err", err)
-			last, err := b.settle(ctx, c)
-			if err != nil {
-				return err
-			}
-			if last == c.To() {
-				return nil
-			}
+			next, err = b.settle(ctx, c)
+		}
+		switch next {
+		case Done:
+			return nil
+		case Over:
+			return err
 		}
 		b.cfg.Metrics.CommitRetries.Inc()
 		if !pause(ctx, &backoff) {
@@ -265,36 +276,34 @@ func (b *Buffer) commitKnown(ctx context.Context, c metadata.Commit) error {
 	}
 }
 
-func (b *Buffer) settle(ctx context.Context, c metadata.Commit) (last int64, err error) {
+func (b *Buffer) settle(ctx context.Context, c metadata.Commit) (Next, error) {
 	var backoff time.Duration
 	for {
-		last, err = b.index.Settle(ctx, b.me, c.From, c.To())
-		if err == nil || errors.Is(err, metadata.ErrFenced) || errors.Is(err, metadata.ErrConflict) {
-			break
+		last, err := b.index.Settle(ctx, b.me, c.From, c.To())
+		next, err := Settled(c, last, err)
+		if next != Ask {
+			return next, err
 		}
 		if !pause(ctx, &backoff) {
-			return 0, ctx.Err()
+			return Over, ctx.Err()
 		}
 	}
-	if err == nil && last != c.From && last != c.To() {
-		err = fmt.Errorf("%w: commit %d was settled as %d, want %d or %d", metadata.ErrConflict, c.To(), last, c.From, c.To())
-	}
-	return last, err
 }
 
 // finish hands committed windows over: their images to the sink, the news to owners and waiters, their room to the next.
 func (b *Buffer) finish(ws []*window, to int64) {
 	for _, w := range ws {
-		b.sink.Flushed(w.stored, w.image)
+		b.sink.Keep(w.stored, w.image)
 		for i := range w.owners {
 			w.owners[i].Committed(w.stored, &w.stored.Dir.Ranges[i])
 		}
+		b.sink.Flushed(w.stored)
 	}
 	var calls []call
 	var watch []quiet
 	journaled := false
 	b.mu.Lock()
-	b.committed = to
+	b.numbers.Advance(to)
 	for _, w := range ws {
 		calls = append(calls, w.take(0, len(w.entries), Stored)...)
 		watch = append(watch, w.watch...)
@@ -311,7 +320,7 @@ func (b *Buffer) finish(ws []*window, to int64) {
 		q <- nil
 	}
 	if journaled {
-		if err := b.journal.Release(journalWindow(b.me.Epoch, ws[len(ws)-1].number)); err != nil {
+		if err := b.journal.Release(ws[len(ws)-1].serial); err != nil {
 			b.cfg.Logger.Error("journal files could not be recycled", "err", err)
 		}
 	}

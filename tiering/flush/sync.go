@@ -86,7 +86,7 @@ func (b *Buffer) writeParts(parts []part) error {
 		if len(p.chunks) == 0 {
 			continue
 		}
-		if err := b.journal.Write(journalWindow(b.me.Epoch, p.w.number), p.chunks...); err != nil {
+		if err := b.journal.Write(p.w.serial, p.chunks...); err != nil {
 			if errors.Is(err, journal.ErrFull) {
 				b.mu.Lock()
 				b.wantSync = true

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"varve.dev/metadata"
 	"varve.dev/tiering/batch"
 	"varve.dev/tiering/journal"
 	"varve.dev/tiering/object"
@@ -62,7 +63,8 @@ type entry struct {
 // window is what was accepted between two flushes. Its fields are guarded by the buffer's lock until it is closed; chunks
 // are append-only, so that the journal may write what lies before its mark.
 type window struct {
-	number  int64   // of the commit that it will be
+	serial  int64   // in the journal: its frames bear it from their append on
+	number  int64   // of the commit that it is; taken when it closes, since a release may take one before
 	owners  []Owner // of the ranges of stored
 	chunks  [][]byte
 	entries []entry
@@ -83,13 +85,11 @@ type window struct {
 }
 
 func (b *Buffer) newWindow() *window {
-	w := &window{pool: b.pool, number: b.closed + 1}
+	b.serial++
+	w := &window{pool: b.pool, serial: b.serial}
 	w.refs.Store(1)
 	return w
 }
-
-// journalWindow numbers windows over all lives of a journal: sessions count up, and numbers within one.
-func journalWindow(session int32, number int64) int64 { return int64(session)<<36 | number }
 
 func (w *window) add(o Owner, bt batch.Batch, need Need, wt Waiter, slot int, session int32) batch.Batch {
 	size := journal.FrameSize(len(bt))
@@ -103,13 +103,18 @@ func (w *window) add(o Owner, bt batch.Batch, need Need, wt Waiter, slot int, se
 	c = c[:at+size]
 	w.chunks[last] = c
 	kept := batch.Batch(journal.PutFrame(c[at:at+size:at+size], journal.Frame{Partition: o.ID(), Session: session,
-		LeaderEpoch: bt.LeaderEpoch(), Window: journalWindow(session, w.number), Batch: bt}))
+		LeaderEpoch: bt.LeaderEpoch(), Window: w.serial, Batch: bt}))
 	if need == Nobody {
 		wt = nil
 	}
 	w.entries = append(w.entries, entry{o, kept, wt, slot, need})
 	w.bytes += int64(len(bt))
 	return kept
+}
+
+// holds says whether any batch is of a partition that of names.
+func (w *window) holds(of func(metadata.PartitionID) bool) bool {
+	return slices.ContainsFunc(w.entries, func(e entry) bool { return of(e.owner.ID()) })
 }
 
 func (w *window) retain() { w.refs.Add(1) }
