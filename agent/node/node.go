@@ -112,16 +112,12 @@ type node struct {
 }
 
 // open makes everything up to the session's start; nothing runs yet.
-func open(ctx context.Context, out Outside, cfg *config.Agent, log *slog.Logger) (n *node, err error) {
-	n = &node{out: out, cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
+func open(ctx context.Context, out Outside, cfg *config.Agent, log *slog.Logger) (*node, error) {
+	n := &node{out: out, cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, step := range []func(context.Context) error{n.openJournal, n.openStores, n.listen, n.begin, n.build} {
 		if err := step(ctx); err != nil {
+			n.close()
 			return nil, err
 		}
 	}
