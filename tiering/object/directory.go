@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"iter"
 	"math"
+	"slices"
 	"sort"
 
 	"varve.dev/metadata"
@@ -68,7 +69,9 @@ type Range struct {
 	EpochStart   int64
 	Pos, Len     int64
 	Records      int64
-	MinTimestamp int64
+	MinTimestamp int64 // smallest base timestamp of a batch
+	// MaxTimestamp is the largest timestamp of a batch. Where no batch has one it is when the object was made: retention
+	// must have a time to go by.
 	MaxTimestamp int64
 	// MaxAppendTime is the largest append time, or -1 where no batch has one.
 	MaxAppendTime int64
@@ -139,6 +142,7 @@ const (
 	flagIndex
 	flagTxn
 	flagCipher
+	flagTxnProducers
 	allFlags = 1<<iota - 1
 )
 
@@ -263,13 +267,13 @@ func (d *Directory) appendBlocks(b []byte) []byte {
 
 func (d *Directory) appendRanges(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(d.Ranges)))
-	var topic int32
+	var last Range
 	for i := range d.Ranges {
 		r := &d.Ranges[i]
 		b = binary.AppendUvarint(b, r.flags())
-		b = binary.AppendVarint(b, int64(r.Partition.Topic-topic))
-		topic = r.Partition.Topic
-		b = r.append(b)
+		b = binary.AppendVarint(b, int64(r.Partition.Topic-last.Partition.Topic))
+		b = r.append(b, last.MaxTimestamp)
+		last = *r
 	}
 	return b
 }
@@ -290,10 +294,13 @@ func (r *Range) flags() (f uint64) {
 	set(flagIndex, len(r.Index) > 0)
 	set(flagTxn, len(r.Markers)+len(r.Open)+len(r.Aborted) > 0)
 	set(flagCipher, r.Cipher.Algorithm != 0)
+	set(flagTxnProducers, slices.ContainsFunc(r.Producers, func(p Producer) bool {
+		return p.CoordinatorEpoch != 0 || p.TxnCounter != 0 || p.TxnFirst >= 0
+	}))
 	return f
 }
 
-func (r *Range) append(b []byte) []byte {
+func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 	put := func(vs ...int64) {
 		for _, v := range vs {
 			b = binary.AppendVarint(b, v)
@@ -301,7 +308,7 @@ func (r *Range) append(b []byte) []byte {
 	}
 	f := r.flags()
 	put(int64(r.Partition.Partition), r.Base, r.End-r.Base, int64(r.LeaderEpoch), r.Base-r.EpochStart, r.Len,
-		r.MaxTimestamp, r.MaxTimestamp-r.MinTimestamp)
+		r.MaxTimestamp-lastTimestamp, r.MaxTimestamp-r.MinTimestamp)
 	if f&flagRecords != 0 {
 		put(r.Records)
 	}
@@ -319,14 +326,15 @@ func (r *Range) append(b []byte) []byte {
 	}
 	if f&flagProducers != 0 {
 		put(int64(len(r.Producers)))
+		id := int64(0)
 		for i := range r.Producers {
 			p := &r.Producers[i]
-			open := int64(0)
-			if p.TxnFirst >= 0 {
-				open = p.TxnFirst - r.Base + 1
+			put(p.ID-id, int64(p.Epoch), int64(p.FirstSeq), int64(p.LastSeq)-p.usualLastSeq(), p.LastOffset-r.Base, p.LastOffset-p.BaseOffset,
+				p.Timestamp-r.MaxTimestamp)
+			id = p.ID
+			if f&flagTxnProducers != 0 {
+				put(int64(p.CoordinatorEpoch), p.TxnCounter, encodeTxnFirst(p.TxnFirst, r.Base))
 			}
-			put(p.ID, int64(p.Epoch), int64(p.FirstSeq), int64(p.LastSeq), p.LastOffset-r.Base, p.LastOffset-p.BaseOffset,
-				p.Timestamp-r.MaxTimestamp, int64(p.CoordinatorEpoch), p.TxnCounter, open)
 		}
 	}
 	if f&flagIndex != 0 {
@@ -364,6 +372,32 @@ func (r *Range) append(b []byte) []byte {
 	return b
 }
 
+// usualLastSeq is the last sequence number of a batch that has as many records as offsets.
+func (p *Producer) usualLastSeq() int64 {
+	return int64(batch.AddSequence(p.FirstSeq, int32(p.LastOffset-p.BaseOffset)))
+}
+
+// encodeTxnFirst tells an offset by its distance from the range's base, which it may precede; 0 stands for none.
+func encodeTxnFirst(first, base int64) int64 {
+	switch {
+	case first < 0:
+		return 0
+	case first >= base:
+		return first - base + 1
+	}
+	return first - base
+}
+
+func decodeTxnFirst(v, base int64) int64 {
+	switch {
+	case v == 0:
+		return -1
+	case v > 0:
+		return base + v - 1
+	}
+	return base + v
+}
+
 // DirectoryLength reads the length of an object's directory from the object's last 12 bytes: for readers without an index.
 func DirectoryLength(end []byte) (int, error) {
 	if len(end) < trailer || string(end[len(end)-4:]) != tail {
@@ -392,6 +426,7 @@ func Decode(b []byte) (*Directory, error) {
 		return nil, fmt.Errorf("%w: format %d needs a reader of format %d, this is %d", ErrTooNew, b[4], b[5], Version)
 	}
 	d := new(Directory)
+	seen := [sectionBlocks + 1]bool{}
 	for rest := b[8 : n-trailer]; len(rest) > 0; {
 		if len(rest) < 6 {
 			return nil, fmt.Errorf("%w: section cut", ErrCorrupt)
@@ -400,12 +435,26 @@ func Decode(b []byte) (*Directory, error) {
 		if uint64(size) > uint64(len(rest)-6) {
 			return nil, fmt.Errorf("%w: section %d of %d bytes, have %d", ErrCorrupt, kind, size, len(rest)-6)
 		}
+		if k := int(kind &^ critical); k < len(seen) && k > 0 {
+			if seen[k] {
+				return nil, fmt.Errorf("%w: section %d comes twice", ErrCorrupt, k)
+			}
+			seen[k] = true
+		}
 		if err := d.section(kind, rest[6:6+size]); err != nil {
 			return nil, err
 		}
 		rest = rest[6+size:]
 	}
-	return d, d.validate()
+	for k := sectionHeader; k < len(seen); k++ {
+		if !seen[k] {
+			return nil, fmt.Errorf("%w: no section %d", ErrCorrupt, k)
+		}
+	}
+	if err := d.validate(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 func (d *Directory) section(kind uint16, body []byte) error {
@@ -439,7 +488,7 @@ func (d *Directory) readHeader(r *reader) {
 		h.Nonce = binary.BigEndian.Uint64(n)
 	}
 	h.First, h.Last, h.Try, h.CommittedThrough = r.int(), r.int(), r.int32(), r.int()
-	h.Kind, h.CreatedAt, h.Level = metadata.Kind(r.int()), r.int(), r.int32()
+	h.Kind, h.CreatedAt, h.Level = metadata.Kind(r.uint8()), r.int(), r.int32()
 }
 
 func (d *Directory) readTopics(r *reader) {
@@ -468,7 +517,7 @@ func (d *Directory) readBlocks(r *reader) {
 
 func (d *Directory) readRanges(r *reader) {
 	var topic int32
-	var pos int64
+	var pos, timestamp int64
 	for n := r.count(10); n > 0 && !r.bad; n-- {
 		f := r.uint()
 		if f&^uint64(allFlags) != 0 {
@@ -477,7 +526,8 @@ func (d *Directory) readRanges(r *reader) {
 		}
 		topic += r.int32()
 		g := Range{Partition: metadata.PartitionID{Topic: topic, Partition: r.int32()}, Pos: pos}
-		g.read(r, f)
+		g.read(r, f, timestamp)
+		timestamp = g.MaxTimestamp
 		if g.Len < 0 || g.Len > math.MaxInt64/2-pos {
 			r.bad = true
 			return
@@ -487,13 +537,13 @@ func (d *Directory) readRanges(r *reader) {
 	}
 }
 
-func (g *Range) read(r *reader, f uint64) {
+func (g *Range) read(r *reader, f uint64, lastTimestamp int64) {
 	g.Base = r.int()
 	g.End = g.Base + r.int()
 	g.LeaderEpoch = r.int32()
 	g.EpochStart = g.Base - r.int()
 	g.Len = r.int()
-	g.MaxTimestamp = r.int()
+	g.MaxTimestamp = lastTimestamp + r.int()
 	g.MinTimestamp = g.MaxTimestamp - r.int()
 	g.Gap, g.Snapshot = f&flagGap != 0, f&flagSnapshot != 0
 	g.Records, g.MaxAppendTime = g.End-g.Base, -1
@@ -512,15 +562,18 @@ func (g *Range) read(r *reader, f uint64) {
 		}
 	}
 	if f&flagProducers != 0 {
-		g.readProducers(r)
+		g.readProducers(r, f&flagTxnProducers != 0)
 	}
 	if f&flagIndex != 0 {
 		last := IndexEntry{Offset: g.Base, MaxTimestamp: g.MaxTimestamp}
 		for n := r.signedCount(3); n > 0 && !r.bad; n-- {
-			last = IndexEntry{last.Offset + r.int(), last.Pos + r.int(), last.MaxTimestamp + r.int()}
-			if last.Pos < 0 || last.Pos > g.Len {
+			next := IndexEntry{last.Offset + r.int(), last.Pos + r.int(), last.MaxTimestamp + r.int()}
+			// Out of order, or outside the range, an entry would make a reader pass over records.
+			if next.Offset <= last.Offset || next.Offset >= g.End || next.Pos <= last.Pos || next.Pos >= g.Len ||
+				len(g.Index) > 0 && next.MaxTimestamp < last.MaxTimestamp {
 				r.bad = true
 			}
+			last = next
 			g.Index = append(g.Index, last)
 		}
 	}
@@ -528,24 +581,30 @@ func (g *Range) read(r *reader, f uint64) {
 		g.readTxn(r)
 	}
 	if f&flagCipher != 0 {
-		g.Cipher.Algorithm = uint8(r.int())
+		g.Cipher.Algorithm = r.uint8()
 		g.Cipher.KeyID = string(r.bytes(uint64(r.int())))
 		g.Cipher.Nonce = bytes.Clone(r.bytes(uint64(r.int())))
 	}
 }
 
-func (g *Range) readProducers(r *reader) {
-	for n := r.signedCount(10); n > 0 && !r.bad; n-- {
+func (g *Range) readProducers(r *reader, txn bool) {
+	id := int64(0)
+	for n := r.signedCount(7); n > 0 && !r.bad; n-- {
 		var p Producer
-		p.ID, p.Epoch = r.int(), int16(r.int())
-		p.FirstSeq, p.LastSeq = r.int32(), r.int32()
+		id += r.int()
+		p.ID, p.Epoch = id, r.int16()
+		p.FirstSeq = r.int32()
+		lastSeq := r.int()
 		p.LastOffset = g.Base + r.int()
 		p.BaseOffset = p.LastOffset - r.int()
 		p.Timestamp = g.MaxTimestamp + r.int()
-		p.CoordinatorEpoch, p.TxnCounter = r.int32(), r.int()
-		p.TxnFirst = -1
-		if open := r.int(); open != 0 {
-			p.TxnFirst = g.Base + open - 1
+		if lastSeq += p.usualLastSeq(); lastSeq < math.MinInt32 || lastSeq > math.MaxInt32 {
+			r.bad = true
+		}
+		p.LastSeq, p.TxnFirst = int32(lastSeq), -1
+		if txn {
+			p.CoordinatorEpoch, p.TxnCounter = r.int32(), r.int()
+			p.TxnFirst = decodeTxnFirst(r.int(), g.Base)
 		}
 		g.Producers = append(g.Producers, p)
 	}
@@ -553,7 +612,7 @@ func (g *Range) readProducers(r *reader) {
 
 func (g *Range) readTxn(r *reader) {
 	for n := r.signedCount(4); n > 0 && !r.bad; n-- {
-		g.Markers = append(g.Markers, Marker{ID: r.int(), Epoch: int16(r.int()), Commit: r.int() == 1, Offset: g.Base + r.int()})
+		g.Markers = append(g.Markers, Marker{ID: r.int(), Epoch: r.int16(), Commit: r.int() == 1, Offset: g.Base + r.int()})
 	}
 	for n := r.signedCount(2); n > 0 && !r.bad; n-- {
 		g.Open = append(g.Open, OpenTxn{r.int(), g.Base + r.int()})
@@ -568,7 +627,7 @@ func (d *Directory) validate() error {
 	var pos int64
 	for i := range d.Ranges {
 		r := &d.Ranges[i]
-		if r.Base < 0 || r.End <= r.Base || r.Len <= 0 || r.Records < 0 {
+		if r.Base < 0 || r.End <= r.Base || r.Len <= 0 || r.Records < 0 || r.Records > r.End-r.Base {
 			return fmt.Errorf("%w: range %s [%d, %d) of %d bytes", ErrCorrupt, r.Partition, r.Base, r.End, r.Len)
 		}
 		if i > 0 {
@@ -607,6 +666,22 @@ func (r *reader) int32() int32 {
 		r.bad = true
 	}
 	return int32(v)
+}
+
+func (r *reader) int16() int16 {
+	v := r.int()
+	if v < math.MinInt16 || v > math.MaxInt16 {
+		r.bad = true
+	}
+	return int16(v)
+}
+
+func (r *reader) uint8() uint8 {
+	v := r.int()
+	if v < 0 || v > math.MaxUint8 {
+		r.bad = true
+	}
+	return uint8(v)
 }
 
 func (r *reader) uint() uint64 {

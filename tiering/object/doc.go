@@ -21,19 +21,21 @@
 // A range is a contiguous stretch of offsets of one partition:
 //
 //	flags | topic number, delta | partition | base | end−base | leader epoch | base−epoch start | length |
-//	max timestamp | max−min timestamp |
+//	max timestamp, delta to the range before | max−min timestamp |
 //	 [records]             if the records are fewer than the offsets
 //	 [max append time]     if any batch has LogAppendTime
 //	 [generation | delete horizon]
 //	 [epochs]              count | (epoch | start−base) …: history within the range, where it is more than one epoch
-//	 [producers]           count | (id | epoch | first seq | last seq | last offset−base | offsets | timestamp−max |
-//	                       coordinator epoch | txn counter | first offset of open txn−base+1) …
+//	 [producers]           count | (id, delta | epoch | first seq | last seq − (first seq + offsets), 0 but for
+//	                       compacted batches | last offset−base | last−base offset | timestamp−max |
+//	                       [coordinator epoch | txn counter | first offset of the open transaction−base, plus one where
+//	                       it is not negative; 0: none] if any entry of the range has one of them) …
 //	 [index]               count | (offset delta | position delta | running max timestamp, delta) …
 //	 [transactions]        markers, open at end, aborted overlapping the range: each count | fields …
 //	 [cipher]              algorithm | key id | nonce base; additional data = cluster, topic uuid, partition, base, format
 //
 // Positions are not stored: ranges lie one after another from 0. In a WAL object producers are deltas, one entry for each
 // idempotent batch; in a pack or a sealed object they are a snapshot at the range's end: the last five batches of every
-// live producer. Blocks end where a batch ends, at least BlockSize bytes after they began: nothing is hashed twice, a batch
+// live producer. An index entry stands for a batch inside the range, never its first. Blocks end where a batch ends, at least BlockSize bytes after they began: nothing is hashed twice, a batch
 // never straddles two blocks, and any cut into whole blocks can be checked by itself.
 package object

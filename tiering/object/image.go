@@ -35,6 +35,7 @@ func (b *Builder) Len() int64 { return b.pos }
 // Begin starts a range: its Partition, Base, LeaderEpoch, EpochStart, Snapshot, Producers, Epochs and flags are the
 // caller's, the rest follows from what Add brings. Ranges come in order of partition and base.
 func (b *Builder) Begin(r Range) {
+	b.endRange()
 	r.Pos, r.Len, r.End, r.Records, r.MaxTimestamp, r.MinTimestamp, r.MaxAppendTime = b.pos, 0, r.Base, 0, -1, -1, -1
 	r.Index = nil
 	if !r.Snapshot {
@@ -42,6 +43,14 @@ func (b *Builder) Begin(r Range) {
 	}
 	b.dir.Ranges = append(b.dir.Ranges, r)
 	b.indexed = b.pos
+}
+
+// endRange gives a range of which no batch has a timestamp the time of the object.
+func (b *Builder) endRange() {
+	if n := len(b.dir.Ranges); n > 0 && b.dir.Ranges[n-1].MaxTimestamp < 0 {
+		r := &b.dir.Ranges[n-1]
+		r.MaxTimestamp = b.dir.Header.CreatedAt
+	}
 }
 
 // Add appends one batch to the current range. Where the range is no snapshot, its producer's entry is added too.
@@ -73,14 +82,18 @@ func (b *Builder) AddRun(run []byte) error {
 
 func (b *Builder) count(bt batch.Batch) {
 	r := &b.dir.Ranges[len(b.dir.Ranges)-1]
+	first := bt.BaseTimestamp()
+	if bt.HasAppendTime() {
+		first = bt.MaxTimestamp()
+	}
 	if r.Len == 0 {
-		r.MinTimestamp, r.MaxTimestamp = bt.BaseTimestamp(), bt.MaxTimestamp()
+		r.MinTimestamp, r.MaxTimestamp = first, bt.MaxTimestamp()
 	}
 	if b.pos-b.indexed >= IndexStep {
 		r.Index = append(r.Index, IndexEntry{bt.Base(), b.pos - r.Pos, r.MaxTimestamp})
 		b.indexed = b.pos
 	}
-	r.MinTimestamp, r.MaxTimestamp = min(r.MinTimestamp, bt.BaseTimestamp()), max(r.MaxTimestamp, bt.MaxTimestamp())
+	r.MinTimestamp, r.MaxTimestamp = min(r.MinTimestamp, first), max(r.MaxTimestamp, bt.MaxTimestamp())
 	if bt.HasAppendTime() {
 		r.MaxAppendTime = max(r.MaxAppendTime, bt.MaxTimestamp())
 	}
@@ -108,6 +121,7 @@ func (b *Builder) closeBlock() {
 
 // Finish writes the directory. release is called when nobody holds the image any more: its memory is the caller's again.
 func (b *Builder) Finish(release func()) *Image {
+	b.endRange()
 	b.closeBlock()
 	dir := b.dir.Append(nil)
 	i := &Image{
@@ -159,7 +173,7 @@ func (i *Image) Release() {
 
 // Slices appends the parts of [off, off+n) to dst without a copy. The caller holds a reference.
 func (i *Image) Slices(dst [][]byte, off, n int64) [][]byte {
-	if off < 0 || n < 0 || off+n > i.size {
+	if off < 0 || n < 0 || off > i.size || n > i.size-off {
 		panic(fmt.Sprintf("object: [%d, %d) of an image of %d bytes", off, off+n, i.size))
 	}
 	for k := sort.Search(len(i.starts), func(k int) bool { return i.starts[k] > off }) - 1; n > 0; k++ {
