@@ -153,6 +153,18 @@ func (r *Recorder) Check() []Anomaly {
 	return Check(&r.h)
 }
 
+// Acknowledged is one more than the highest offset of a log that a producer was told.
+func (r *Recorder) Acknowledged(l Log) (end int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.h.Sends {
+		if s := &r.h.Sends[i]; s.Log == l && s.Outcome == OK && s.Acks != 0 {
+			end = max(end, s.Offset+1)
+		}
+	}
+	return end
+}
+
 // Counts are the acknowledged records, and those read.
 func (r *Recorder) Counts() (acknowledged, read int) {
 	r.mu.Lock()
