@@ -65,17 +65,22 @@ type Config struct {
 
 // Set is the partitions that this agent leads.
 type Set struct {
-	me      metadata.Session
-	journal metadata.UUID
-	store   Store
-	buffer  *flush.Buffer
-	dirs    Directories
-	log     *seal.Log
-	topics  Topics
-	cfg     Config
+	me     metadata.Session
+	claim  claimant
+	store  Store
+	buffer *flush.Buffer
+	dirs   Directories
+	log    *seal.Log
+	topics Topics
+	cfg    Config
 
 	led  atomic.Pointer[map[metadata.PartitionID]*partition.Partition]
-	turn chan struct{} // one slot: who changes what is led
+	turn chan struct{} // one slot: who changes what is led. Its holder owns named and gapped
+
+	named  map[metadata.PartitionID]bool                 // led, and their rows name the own journal
+	gapped map[metadata.PartitionID]*partition.Partition // acquired, but the gap behind their end is not yet known committed
+
+	unsettled atomic.Bool
 
 	mu      sync.Mutex
 	waiting map[metadata.PartitionID]metadata.UUID // tails that other journals hold
@@ -86,8 +91,8 @@ type Set struct {
 
 // NewSet leads nothing yet.
 func NewSet(me metadata.Session, journalID metadata.UUID, store Store, b *flush.Buffer, dirs Directories, log *seal.Log, topics Topics, cfg Config) *Set {
-	s := &Set{me: me, journal: journalID, store: store, buffer: b, dirs: dirs, log: log, topics: topics, cfg: cfg, turn: make(chan struct{}, 1),
-		waiting: map[metadata.PartitionID]metadata.UUID{}}
+	s := &Set{me: me, claim: claimant{metadata.SessionRef{Agent: me.Agent, Epoch: me.Epoch}, journalID}, store: store, buffer: b, dirs: dirs, log: log, topics: topics, cfg: cfg, turn: make(chan struct{}, 1),
+		named: map[metadata.PartitionID]bool{}, gapped: map[metadata.PartitionID]*partition.Partition{}, waiting: map[metadata.PartitionID]metadata.UUID{}}
 	s.led.Store(&map[metadata.PartitionID]*partition.Partition{})
 	return s
 }
@@ -137,6 +142,9 @@ func (s *Set) Waiting() map[metadata.PartitionID]metadata.UUID {
 	return maps.Clone(s.waiting)
 }
 
+// Pause implements seal.Partitions: nothing is opened or dropped until resume is called.
+func (s *Set) Pause(ctx context.Context) (resume func(), err error) { return s.lock(ctx) }
+
 func (s *Set) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case s.turn <- struct{}{}:
@@ -152,7 +160,8 @@ type Recoverer interface {
 }
 
 // Start leads what this agent may lead, and takes back the tail that its journal holds. When it returns, the tail is
-// committed and every partition is open.
+// committed or set aside and every partition is open: nothing of the journal up to the report's last window is needed any
+// more.
 func (s *Set) Start(ctx context.Context, j Recoverer, dbSynced int64) (journal.Report, error) {
 	unlock, err := s.lock(ctx)
 	if err != nil {
@@ -160,18 +169,22 @@ func (s *Set) Start(ctx context.Context, j Recoverer, dbSynced int64) (journal.R
 	}
 	defer unlock()
 	s.refresh()
-	state, opened, err := s.read(ctx, nil)
+	v, opened, err := s.read(ctx, nil)
 	if err != nil {
 		return journal.Report{}, err
 	}
 	for _, o := range opened {
 		s.log.Add(o)
 	}
-	tails, report, err := s.recover(state, opened, j, dbSynced)
+	tails, report, err := s.recover(v, j, dbSynced)
 	if err != nil {
 		return report, err
 	}
-	if err := s.lead(ctx, state, opened, tails, nil); err != nil {
+	s.buffer.Continue(report.LastWindow)
+	if err := s.lead(ctx, v, tails, nil); err != nil {
+		return report, err
+	}
+	if err := s.setAsideUnled(tails); err != nil {
 		return report, err
 	}
 	if len(tails) > 0 {
@@ -179,11 +192,28 @@ func (s *Set) Start(ctx context.Context, j Recoverer, dbSynced int64) (journal.R
 			return report, fmt.Errorf("commit the recovered tail: %w", err)
 		}
 	}
-	return report, nil
+	return report, s.configure(ctx)
+}
+
+// setAsideUnled keeps the tails of partitions that somebody else has taken since they were read.
+func (s *Set) setAsideUnled(tails map[metadata.PartitionID][]journal.Frame) error {
+	led := *s.led.Load()
+	for id, frames := range tails {
+		if led[id] != nil {
+			continue
+		}
+		s.cfg.Logger.Error("a recovered tail has lost its partition: it was set aside", "partition", id.String(), "batches", len(frames))
+		for _, f := range frames {
+			if err := s.cfg.SetAside(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // refresh takes the catalog's newest image.
-func (s *Set) refresh() {
+func (s *Set) refresh() map[int32]Topic {
 	topics, gone := s.topics.Wanted()
 	has := make(map[int32]bool, len(gone))
 	for _, num := range gone {
@@ -192,13 +222,14 @@ func (s *Set) refresh() {
 	s.mu.Lock()
 	s.topic, s.gone, s.goneHas = topics, gone, has
 	s.mu.Unlock()
+	return topics
 }
 
 // read answers rows and unsealed objects of one snapshot; objects that are known already keep their identity.
-func (s *Set) read(ctx context.Context, ids []metadata.PartitionID) (metadata.State, []*object.Stored, error) {
+func (s *Set) read(ctx context.Context, ids []metadata.PartitionID) (*snapshot, []*object.Stored, error) {
 	state, err := s.store.Read(ctx, ids)
 	if err != nil {
-		return state, nil, fmt.Errorf("read partitions: %w", err)
+		return nil, nil, fmt.Errorf("read partitions: %w", err)
 	}
 	known := map[string]*object.Stored{}
 	for _, o := range s.log.Objects() {
@@ -211,40 +242,20 @@ func (s *Set) read(ctx context.Context, ids []metadata.PartitionID) (metadata.St
 			continue
 		}
 		if opened[i], err = object.Open(row); err != nil {
-			return state, nil, err
+			return nil, nil, err
 		}
 	}
-	return state, opened, nil
+	return newSnapshot(state, opened), opened, nil
 }
 
-// committedEnds is max(sealed end, ends in unsealed objects) of each partition.
-func committedEnds(state metadata.State, opened []*object.Stored) map[metadata.PartitionID]int64 {
-	ends := make(map[metadata.PartitionID]int64, len(state.Partitions))
-	for i := range state.Partitions {
-		p := &state.Partitions[i]
-		ends[p.ID] = max(p.SealedEnd, p.LogStart)
+// recover collects, for each partition, the frames that the journal holds beyond the committed end.
+func (s *Set) recover(v *snapshot, j Recoverer, dbSynced int64) (map[metadata.PartitionID][]journal.Frame, journal.Report, error) {
+	rows := make(map[metadata.PartitionID]*metadata.Partition, len(v.state.Partitions))
+	for i := range v.state.Partitions {
+		rows[v.state.Partitions[i].ID] = &v.state.Partitions[i]
 	}
-	for _, o := range opened {
-		for i := range o.Dir.Ranges {
-			r := &o.Dir.Ranges[i]
-			if end, ok := ends[r.Partition]; ok && r.End > end {
-				ends[r.Partition] = r.End
-			}
-		}
-	}
-	return ends
-}
-
-// recover collects, for each partition, the batches that the journal holds beyond the committed end. A frame counts if it
-// goes on where the last one ended and its leader epoch is the one that the partition's history has there: so nothing that
-// another leader has meanwhile replaced comes back.
-func (s *Set) recover(state metadata.State, opened []*object.Stored, j Recoverer, dbSynced int64) (map[metadata.PartitionID][]batch.Batch, journal.Report, error) {
-	ends := committedEnds(state, opened)
-	rows := make(map[metadata.PartitionID]*metadata.Partition, len(state.Partitions))
-	for i := range state.Partitions {
-		rows[state.Partitions[i].ID] = &state.Partitions[i]
-	}
-	tails := map[metadata.PartitionID][]batch.Batch{}
+	ends := maps.Clone(v.ends)
+	tails := map[metadata.PartitionID][]journal.Frame{}
 	aside := 0
 	report, err := j.Recover(dbSynced, func(f journal.Frame) error {
 		b, _, err := batch.Parse(f.Batch)
@@ -255,16 +266,15 @@ func (s *Set) recover(state metadata.State, opened []*object.Stored, j Recoverer
 		if row == nil {
 			return nil // the topic is deleted
 		}
-		end := ends[f.Partition]
-		if b.End() <= end {
-			return nil // committed since
-		}
-		if b.Base() != end || b.LeaderEpoch() != partition.EpochAt(row.Epochs, b.Base()) || !s.mine(row) {
+		switch s.claim.accept(row, ends[f.Partition], b.Base(), b.End(), b.LeaderEpoch()) {
+		case tail:
+			f.Batch = slices.Clone(f.Batch)
+			tails[f.Partition] = append(tails[f.Partition], f)
+			ends[f.Partition] = b.End()
+		case foreign:
 			aside++
 			return s.cfg.SetAside(f)
 		}
-		tails[f.Partition] = append(tails[f.Partition], slices.Clone(b))
-		ends[f.Partition] = b.End()
 		return nil
 	})
 	if aside > 0 {
@@ -273,109 +283,140 @@ func (s *Set) recover(state metadata.State, opened []*object.Stored, j Recoverer
 	return tails, report, err
 }
 
-// mine says whether the row's last leader was an earlier life of this agent, or nobody has led since.
-func (s *Set) mine(row *metadata.Partition) bool {
-	return row.Leader == s.me.Agent
-}
-
-// lead acquires those of state that this agent may lead and opens them. give names partitions whose tail is given up.
-func (s *Set) lead(ctx context.Context, state metadata.State, opened []*object.Stored, tails map[metadata.PartitionID][]batch.Batch, give map[metadata.PartitionID]bool) error {
-	ends := committedEnds(state, opened)
-	alive := map[metadata.SessionRef]bool{}
-	for _, o := range opened {
-		alive[metadata.SessionRef{Agent: o.Session.Agent, Epoch: o.Session.Epoch}] = true
-	}
+// lead acquires those of the snapshot that this agent may lead and opens them. give names partitions whose tail is given
+// up.
+func (s *Set) lead(ctx context.Context, v *snapshot, tails map[metadata.PartitionID][]journal.Frame, give map[metadata.PartitionID]bool) error {
 	var as []metadata.Acquisition
+	var ids []metadata.PartitionID
 	rows := map[metadata.PartitionID]*metadata.Partition{}
-	for i := range state.Partitions {
-		row := &state.Partitions[i]
-		a, ok := s.acquisition(row, ends[row.ID], tails[row.ID], alive, give[row.ID])
-		if ok {
-			as = append(as, a)
-			rows[row.ID] = row
+	how := map[metadata.PartitionID]metadata.Acquisition{}
+	for i := range v.state.Partitions {
+		row := &v.state.Partitions[i]
+		topic, ok := s.topicOf(row.ID.Topic)
+		if !ok {
+			continue
 		}
+		what := seen{row: row, end: v.ends[row.ID], tail: v.ends[row.ID], unsealed: v.unsealed(row), local: topic.Config.Local,
+			unclean: topic.Unclean || give[row.ID]}
+		if t := tails[row.ID]; len(t) > 0 {
+			what.tail = batch.Batch(t[len(t)-1].Batch).End()
+		}
+		a, verdict := s.claim.decide(what)
+		switch verdict {
+		case take:
+			as = append(as, a)
+		case resume:
+			ids = append(ids, row.ID)
+		case await:
+			s.await(row, topic)
+			continue
+		case leave:
+			continue
+		}
+		rows[row.ID], how[row.ID] = row, a
 	}
-	if len(as) == 0 {
+	if len(as) > 0 {
+		got, err := s.store.Acquire(ctx, s.me, as)
+		if err != nil {
+			return fmt.Errorf("acquire %d partitions: %w", len(as), err)
+		}
+		ids = append(ids, got...)
+	}
+	if len(ids) == 0 {
 		return nil
 	}
-	got, err := s.store.Acquire(ctx, s.me, as)
-	if err != nil {
-		return fmt.Errorf("acquire %d partitions: %w", len(as), err)
-	}
-	history := make(map[metadata.PartitionID]metadata.Acquisition, len(as))
-	for _, a := range as {
-		history[a.Partition] = a
-	}
-	producers, err := s.producers(ctx, got, rows)
+	producers, err := s.producers(ctx, ids, rows)
 	if err != nil {
 		return err
 	}
 	next := maps.Clone(*s.led.Load())
-	for _, id := range got {
-		p, err := s.open(rows[id], history[id], opened, producers[id], tails[id], give[id])
+	for _, id := range ids {
+		p, err := s.open(rows[id], how[id], v.of(rows[id]), producers[id], tails[id])
 		if err != nil {
 			return err
 		}
+		if how[id].Unclean {
+			s.gapped[id] = p
+			s.await(rows[id], Topic{})
+			continue
+		}
 		next[id] = p
+		if how[id].Journal == s.claim.journal {
+			s.named[id] = true
+		}
 	}
+	s.publish(next)
+	return s.closeGaps(ctx)
+}
+
+// await notes that a partition waits, and says so once.
+func (s *Set) await(row *metadata.Partition, topic Topic) {
 	s.mu.Lock()
-	for _, id := range got {
+	_, known := s.waiting[row.ID]
+	s.waiting[row.ID] = row.TailJournal
+	s.mu.Unlock()
+	if !known && topic.Name.Name != "" {
+		s.cfg.Logger.Error("partition waits for the journal that holds its acknowledged tail; give it up with an unclean election",
+			"topic", topic.Name.Name, "partition", row.ID.Partition, "journal", row.TailJournal)
+	}
+}
+
+// publish makes next what is led.
+func (s *Set) publish(next map[metadata.PartitionID]*partition.Partition) {
+	s.led.Store(&next)
+	s.mu.Lock()
+	for id := range next {
 		delete(s.waiting, id)
 	}
 	s.mu.Unlock()
-	s.led.Store(&next)
+}
+
+// closeGaps opens partitions whose tail was given up, once their gaps are committed. Not before: what is acknowledged
+// behind a gap that then is lost would have its offsets given to others.
+func (s *Set) closeGaps(ctx context.Context) error {
+	if len(s.gapped) == 0 {
+		return nil
+	}
+	if err := s.buffer.Quiesce(ctx); err != nil {
+		return fmt.Errorf("commit the gaps of %d partitions: %w", len(s.gapped), err)
+	}
+	next := maps.Clone(*s.led.Load())
+	var local, object []metadata.PartitionID
+	for id, p := range s.gapped {
+		next[id] = p
+		if p.Local() {
+			local = append(local, id)
+		} else {
+			object = append(object, id)
+		}
+	}
+	if err := s.name(ctx, local, s.claim.journal); err != nil {
+		return err
+	}
+	if err := s.name(ctx, object, metadata.UUID{}); err != nil {
+		return err
+	}
+	clear(s.gapped)
+	s.publish(next)
 	return nil
 }
 
-// acquisition says how a partition would be acquired, or that it may not be.
-func (s *Set) acquisition(row *metadata.Partition, end int64, tail []batch.Batch, alive map[metadata.SessionRef]bool, give bool) (metadata.Acquisition, bool) {
-	topic, ok := s.topicOf(row.ID.Topic)
-	switch {
-	case !ok,
-		row.Leader == s.me.Agent && row.LeaderSession == s.me.Epoch && !give,
-		row.Leader != metadata.NoAgent && row.Leader != s.me.Agent && !row.LeaderFenced:
-		return metadata.Acquisition{}, false
+// name puts a journal, or none, into the rows of partitions.
+func (s *Set) name(ctx context.Context, ids []metadata.PartitionID, journal metadata.UUID) error {
+	if len(ids) == 0 {
+		return nil
 	}
-	a := metadata.Acquisition{Partition: row.ID, SeenEpoch: row.LeaderEpoch, Start: end, TailCap: partition.TailCap}
-	if row.TailJournal != (metadata.UUID{}) && row.TailJournal != s.journal {
-		if !give && !topic.Unclean {
-			s.mu.Lock()
-			if _, known := s.waiting[row.ID]; !known {
-				s.cfg.Logger.Error("partition waits for the journal that holds its acknowledged tail; give it up with an unclean election",
-					"topic", topic.Name.Name, "partition", row.ID.Partition, "journal", row.TailJournal)
-			}
-			s.waiting[row.ID] = row.TailJournal
-			s.mu.Unlock()
-			return metadata.Acquisition{}, false
-		}
-		a.Unclean = true
-		a.Lost = &metadata.LostRange{Partition: row.ID, From: end, To: end + partition.TailCap, Epoch: row.LeaderEpoch + 1, Journal: row.TailJournal,
-			Why: "unclean election: the journal that held the tail was given up"}
+	if err := s.store.SetJournal(ctx, s.me, ids, journal); err != nil {
+		return fmt.Errorf("name journal %s in %d partitions: %w", journal, len(ids), err)
 	}
-	if len(tail) > 0 {
-		a.Start = tail[len(tail)-1].End()
-	}
-	for _, e := range row.Epochs {
-		// An epoch that started beyond here has never held a record: the tail that it counted on was not all on disk.
-		if e.Start <= a.Start {
-			a.Epochs = append(a.Epochs, e)
+	for _, id := range ids {
+		if journal == s.claim.journal {
+			s.named[id] = true
+		} else {
+			delete(s.named, id)
 		}
 	}
-	for len(a.Epochs) > 1 && a.Epochs[1].Start <= row.LogStart {
-		a.Epochs = a.Epochs[1:]
-	}
-	a.Epochs = append(a.Epochs, metadata.EpochStart{Epoch: row.LeaderEpoch + 1, Start: a.Start})
-	me := metadata.SessionRef{Agent: s.me.Agent, Epoch: s.me.Epoch}
-	for _, ref := range row.Unsealed {
-		if alive[ref] && ref != me {
-			a.Unsealed = append(a.Unsealed, ref)
-		}
-	}
-	a.Unsealed = append(a.Unsealed, me)
-	if topic.Config.Local || len(tail) > 0 && row.TailJournal == s.journal {
-		a.Journal = s.journal
-	}
-	return a, true
+	return nil
 }
 
 func (s *Set) topicOf(num int32) (Topic, bool) {
@@ -421,19 +462,21 @@ func (s *Set) producers(ctx context.Context, ids []metadata.PartitionID, rows ma
 }
 
 // open makes the partition, puts its tail, or the gap of an unclean election, behind the committed end.
-func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, opened []*object.Stored, producers []object.Producer, tail []batch.Batch, give bool) (*partition.Partition, error) {
+func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, unsealed []*object.Stored, producers []object.Producer, frames []journal.Frame) (*partition.Partition, error) {
 	topic, _ := s.topicOf(row.ID.Topic)
 	p := partition.New(partition.Start{ID: row.ID, Topic: topic.Name, Epochs: a.Epochs, LogStart: row.LogStart, Sealed: row.SealedEnd,
-		Unsealed: opened, Producers: producers}, s.buffer, topic.Config)
+		Unsealed: unsealed, Producers: producers}, s.buffer, topic.Config)
 	if a.Unclean {
-		if err := p.Skip(a.Lost.To-a.Lost.From, time.Now()); err != nil {
+		from := p.Offsets().End
+		if err := p.Skip(gapOf(row), time.Now()); err != nil {
 			return nil, err
 		}
 		s.cfg.Logger.Error("unclean election: acknowledged records may be lost", "topic", topic.Name.Name, "partition", row.ID.Partition,
-			"from", a.Lost.From, "to", a.Lost.To, "journal", a.Lost.Journal)
+			"from", from, "to", from+gapOf(row), "journal", row.TailJournal)
+		return p, nil
 	}
-	for _, b := range tail {
-		if err := p.Replay(b); err != nil {
+	for _, f := range frames {
+		if err := p.Replay(batch.Batch(f.Batch)); err != nil {
 			return nil, err
 		}
 	}
@@ -448,12 +491,12 @@ func (s *Set) Reconcile(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	s.refresh()
-	s.mu.Lock()
-	topics := s.topic
-	s.mu.Unlock()
+	topics := s.refresh()
 	s.drop(topics)
-	if err := s.configure(ctx, topics); err != nil {
+	if err := s.closeGaps(ctx); err != nil {
+		return err
+	}
+	if err := s.configure(ctx); err != nil {
 		return err
 	}
 	led := *s.led.Load()
@@ -469,57 +512,67 @@ func (s *Set) Reconcile(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	state, opened, err := s.read(ctx, missing)
+	v, _, err := s.read(ctx, missing)
 	if err != nil {
 		return err
 	}
-	return s.lead(ctx, state, opened, nil, nil)
+	return s.lead(ctx, v, nil, nil)
 }
+
+// Unsettled says that a topic's durability has changed and some of its partitions still go by the old one: their tail is on
+// its way. Reconcile tries again.
+func (s *Set) Unsettled() bool { return s.unsettled.Load() }
 
 // drop closes partitions of topics that are gone.
 func (s *Set) drop(topics map[int32]Topic) {
 	led := *s.led.Load()
 	next := maps.Clone(led)
+	gone := func(id metadata.PartitionID) bool { _, ok := topics[id.Topic]; return !ok }
 	for id, p := range led {
-		if _, ok := topics[id.Topic]; !ok {
+		if gone(id) {
 			p.Close(fmt.Errorf("%w: the topic is deleted", partition.ErrNotLeader))
 			delete(next, id)
+			delete(s.named, id)
 			s.dirs.Forget(id)
 		}
 	}
+	maps.DeleteFunc(s.gapped, func(id metadata.PartitionID, _ *partition.Partition) bool { return gone(id) })
+	s.mu.Lock()
+	maps.DeleteFunc(s.waiting, func(id metadata.PartitionID, _ metadata.UUID) bool { return gone(id) })
+	s.mu.Unlock()
 	if len(next) < len(led) {
 		s.led.Store(&next)
 	}
 }
 
 // configure applies settings. A partition that becomes `local` has its journal named in its row before the journal alone
-// counts; one that stops being it, after everything is committed.
-func (s *Set) configure(ctx context.Context, topics map[int32]Topic) error {
-	var begin, end []metadata.PartitionID
+// counts; one that stops being it keeps it there until everything is committed.
+func (s *Set) configure(ctx context.Context) error {
 	led := *s.led.Load()
+	var begin, end []metadata.PartitionID
 	for id, p := range led {
-		if want := topics[id.Topic].Config.Local; want && !p.Local() {
+		if topic, _ := s.topicOf(id.Topic); topic.Config.Local && !p.Local() && !s.named[id] {
 			begin = append(begin, id)
-		} else if !want && p.Local() {
+		}
+	}
+	if err := s.name(ctx, begin, s.claim.journal); err != nil {
+		return err
+	}
+	unsettled := false
+	for id, p := range led {
+		topic, ok := s.topicOf(id.Topic)
+		if !ok {
+			continue
+		}
+		switch {
+		case !p.Configure(topic.Config):
+			unsettled = true
+		case !topic.Config.Local && s.named[id]:
 			end = append(end, id)
 		}
 	}
-	if len(begin) > 0 {
-		if err := s.store.SetJournal(ctx, s.me, begin, s.journal); err != nil {
-			return fmt.Errorf("name the journal of %d partitions: %w", len(begin), err)
-		}
-	}
-	for id, p := range led {
-		if !p.Configure(topics[id.Topic].Config) {
-			end = slices.DeleteFunc(end, func(e metadata.PartitionID) bool { return e == id }) // later: its tail is on its way
-		}
-	}
-	if len(end) > 0 {
-		if err := s.store.SetJournal(ctx, s.me, end, metadata.UUID{}); err != nil {
-			return fmt.Errorf("release the journal of %d partitions: %w", len(end), err)
-		}
-	}
-	return nil
+	s.unsettled.Store(unsettled)
+	return s.name(ctx, end, metadata.UUID{})
 }
 
 // Elect leads partitions that wait for another journal by giving up the tail that it holds. Those that do not wait are
@@ -530,7 +583,10 @@ func (s *Set) Elect(ctx context.Context, ids []metadata.PartitionID) error {
 		return err
 	}
 	defer unlock()
-	s.refresh()
+	s.drop(s.refresh())
+	if err := s.closeGaps(ctx); err != nil {
+		return err
+	}
 	give := map[metadata.PartitionID]bool{}
 	waiting := s.Waiting()
 	var wanted []metadata.PartitionID
@@ -542,14 +598,20 @@ func (s *Set) Elect(ctx context.Context, ids []metadata.PartitionID) error {
 	if len(wanted) == 0 {
 		return nil
 	}
-	state, opened, err := s.read(ctx, wanted)
+	v, _, err := s.read(ctx, wanted)
 	if err != nil {
 		return err
 	}
-	if err := s.lead(ctx, state, opened, nil, give); err != nil {
+	if err := s.lead(ctx, v, nil, give); err != nil {
 		return err
 	}
-	return s.buffer.Quiesce(ctx)
+	var errs []error
+	for _, id := range wanted {
+		if _, err := s.Get(id); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Trim moves log starts forward: DeleteRecords.
@@ -621,8 +683,16 @@ func (s *Set) DeletedTopics() []int32 {
 	return slices.Clone(s.gone)
 }
 
-// Unsealed implements gc.Partitions.
-func (s *Set) Unsealed(topic int32) bool { return s.log.Holds(topic) }
+// Unsealed implements gc.Partitions. It looks in the order in which records travel: while partitions are open, in the
+// buffer, in unsealed objects; so that nothing can slip by.
+func (s *Set) Unsealed(topic int32) bool {
+	for id := range *s.led.Load() {
+		if id.Topic == topic {
+			return true
+		}
+	}
+	return s.buffer.Holds(topic) || s.log.Holds(topic)
+}
 
 // Kept implements gc.Partitions.
 func (s *Set) Kept() (kept []gc.Kept) {
@@ -639,11 +709,16 @@ func (s *Set) Kept() (kept []gc.Kept) {
 }
 
 // Expired implements gc.Partitions.
-func (s *Set) Expired(id metadata.PartitionID, before time.Time) int64 {
-	if p := (*s.led.Load())[id]; p != nil {
-		return p.Expired(before)
+func (s *Set) Expired(id metadata.PartitionID, sealedEnd int64, before time.Time) int64 {
+	p := (*s.led.Load())[id]
+	if p == nil {
+		return 0
 	}
-	return 0
+	expired := p.Expired(before)
+	if p.Offsets().SealedEnd != sealedEnd {
+		return 0 // a merge came between: what it sealed has not been looked at
+	}
+	return expired
 }
 
 // Trimmed implements gc.Partitions.

@@ -37,8 +37,9 @@ type Partitions interface {
 	Kept() []Kept
 	// Trimmed moves a partition's log start, after the index has.
 	Trimmed(id metadata.PartitionID, logStart int64)
-	// Expired answers how far the unsealed head of a partition is older than before: the end of the last range that is.
-	Expired(id metadata.PartitionID, before time.Time) (logStart int64)
+	// Expired answers how far what is not sealed is older than before: the end of the last of its first ranges that is; 0
+	// where the sealed end is not sealedEnd any more.
+	Expired(id metadata.PartitionID, sealedEnd int64, before time.Time) (logStart int64)
 	// DeletedTopics lists topics whose bytes may still be there.
 	DeletedTopics() []int32
 	// Unsealed says whether an unsealed object holds a topic.
@@ -212,7 +213,7 @@ func (c *Collector) notOlder(ctx context.Context, k Kept, before time.Time) (int
 			return from, nil
 		}
 	}
-	return max(from, c.partitions.Expired(k.ID, before)), nil
+	return max(from, c.partitions.Expired(k.ID, k.SealedEnd, before)), nil
 }
 
 // within walks whole segments from the log start as long as what follows them is enough for retention.bytes.
