@@ -219,8 +219,12 @@ func (b *Buffer) Reserve(ctx context.Context, n int64) error {
 func (b *Buffer) Unreserve(n int64) {
 	b.mu.Lock()
 	b.reserved -= n
+	last := b.reserved == 0
 	b.wakeRoom()
 	b.mu.Unlock()
+	if last {
+		wake(b.due)
+	}
 }
 
 func (b *Buffer) wakeRoom() {

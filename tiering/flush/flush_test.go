@@ -44,6 +44,42 @@ func TestFirstBatchOfAnIdleAgentGoesAtOnce(t *testing.T) {
 	})
 }
 
+// A request of many partitions is appended one by one: the first must not go without the rest.
+func TestWhatIsReservedTogetherGoesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, config())
+		time.Sleep(time.Hour)
+		if err := w.Reserve(t.Context(), 30); err != nil {
+			t.Fatal(err)
+		}
+		var all []*appended
+		for i := range int32(3) {
+			all = append(all, w.append(w.owner(1, i), Stored, 10))
+			synctest.Wait()
+			w.wantWaiting(all...)
+		}
+		w.Unreserve(30)
+		synctest.Wait()
+		w.wantTold(all...)
+		if puts, commits, _ := w.counts(); puts != 1 || commits != 1 {
+			t.Errorf("%d puts, %d commits, want 1 and 1", puts, commits)
+		}
+		// Somebody who reserves for ever holds nobody up.
+		time.Sleep(time.Hour)
+		if err := w.Reserve(t.Context(), 30); err != nil {
+			t.Fatal(err)
+		}
+		a := w.append(w.owner(2, 0), Stored, 10)
+		time.Sleep(gather)
+		synctest.Wait()
+		w.wantTold(a)
+		w.Unreserve(30)
+		if err := w.finish(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestIdleAgentDoesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, config())

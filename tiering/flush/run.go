@@ -85,6 +85,17 @@ func (b *Buffer) closeWindows(ctx context.Context, uploads *sync.WaitGroup) {
 	}
 }
 
+// gather is how long a window stays open for requests that are being appended: one of many partitions is then one flush,
+// not a flush for its first batch and an interval for the rest. Appending a thousand takes a millisecond.
+const gather = 10 * time.Millisecond
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 // closeDue closes the open window if it is due, or says how long to wait. The interval limits the rate, it does not
 // delay: the first window after a quiet time goes at once.
 func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
@@ -97,6 +108,9 @@ func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 	due := last.Add(b.cfg.Interval)
 	if !w.wanted {
 		due = w.opened.Add(b.cfg.IdleInterval)
+	}
+	if b.reserved > 0 {
+		due = later(due, w.opened.Add(gather)) // what comes with the first batch goes with it
 	}
 	if wait = time.Until(due); wait > 0 && !w.urgent && w.bytes < b.cfg.WindowBytes {
 		return nil, wait
