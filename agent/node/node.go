@@ -49,6 +49,8 @@ type Outside struct {
 	Objects objectstore.Store
 	// Listen opens the sockets of listeners and http.listen.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// Life ends the agent as the end of its process would: nothing is flushed, nothing is released.
+	Life context.Context
 }
 
 // Run runs one agent until ctx ends, then drains it within shutdown.timeout.ms. When it serves it prints one line on
@@ -166,15 +168,18 @@ func (n *node) openStores(ctx context.Context) error {
 		return &metadata.SetupError{Problem: fmt.Sprintf("the cluster writes objects of format %d, this program knows up to %d", n.cluster.Format, object.Version),
 			Hint: "start a newer version of varve"}
 	}
-	sessions, err := meta.Watch(ctx)
-	if err != nil {
-		return fmt.Errorf("read sessions: %w", err)
+	empty := func() (bool, error) {
+		known, err := meta.Catalog(ctx, unknownVersion)
+		return len(known.Topics) == 0, err
 	}
-	if err := claim(ctx, n.stores.hot, n.cluster, len(sessions) == 0, n.cfg.String("store.url")); err != nil {
+	if err := claim(ctx, n.stores.hot, n.cluster, empty, n.cfg.String("store.url")); err != nil {
 		return err
 	}
 	return bindFolder(n.cfg.String("data.dir"), n.cluster)
 }
+
+// unknownVersion of the catalog is none that it has had.
+const unknownVersion = -1
 
 func (n *node) openMetadata(ctx context.Context) (metadata.Store, error) {
 	if n.out.Metadata != nil {
@@ -240,7 +245,11 @@ func (n *node) begin(ctx context.Context) (err error) {
 // run starts the loops, takes the tail back, serves, and drains.
 func (n *node) run(ctx context.Context, stdout io.Writer) error {
 	// The loops outlive ctx: draining needs them.
-	g, work := errgroup.WithContext(context.WithoutCancel(ctx))
+	life := n.out.Life
+	if life == nil {
+		life = context.WithoutCancel(ctx)
+	}
+	g, work := errgroup.WithContext(life)
 	work, stop := context.WithCancel(work)
 	front, stopFront := context.WithCancel(work)
 	defer stop()

@@ -113,23 +113,25 @@ func marker(c metadata.Cluster) objectstore.Bytes {
 // maxMarker bounds what is read of a foreign bucket.
 const maxMarker = 256
 
-// claim makes sure that bucket and metadata belong together: the bucket names the cluster from its first start on. born
-// says that no agent has ever started in the cluster.
-func claim(ctx context.Context, s objectstore.Store, c metadata.Cluster, born bool, where string) error {
+// claim makes sure that bucket and metadata belong together: the bucket names the cluster from its first start on. empty
+// says that the metadata know of no records yet, so that any bucket will do.
+func claim(ctx context.Context, s objectstore.Store, c metadata.Cluster, empty func() (bool, error), where string) error {
 	key, want := markerKey(c.Incarnation), marker(c)
-	if born {
-		err := s.Put(ctx, key, want)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, objectstore.ErrExists) {
-			return fmt.Errorf("name the cluster in the object store: %w", err)
-		}
-	}
 	info, err := s.Stat(ctx, key)
 	if errors.Is(err, objectstore.ErrNotFound) {
-		return &objectstore.SetupError{Problem: fmt.Sprintf("%s does not hold the objects of cluster %s", where, c.ID),
-			Hint: "store.url points to another place than when the cluster was made; set it back"}
+		if free, err := empty(); err != nil {
+			return err
+		} else if !free {
+			return &objectstore.SetupError{Problem: fmt.Sprintf("%s does not hold the objects of cluster %s", where, c.ID),
+				Hint: "store.url points to another place than when the cluster was made; set it back"}
+		}
+		if err = s.Put(ctx, key, want); !errors.Is(err, objectstore.ErrExists) {
+			if err != nil {
+				err = fmt.Errorf("name the cluster in the object store: %w", err)
+			}
+			return err
+		}
+		info, err = s.Stat(ctx, key) // another agent was first
 	}
 	if err != nil {
 		return fmt.Errorf("read the cluster's name in the object store: %w", err)

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"varve.dev/metadata"
+	"varve.dev/objectstore"
+	"varve.dev/objectstore/memory"
+)
+
+// other puts another, empty bucket in the world.
+func (w *world) other() (back func()) {
+	w.t.Helper()
+	store, err := memory.Open(w.t.Context(), memory.Config{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	objects, rec := w.objects, w.rec
+	w.objects, w.rec = store, objectstore.NewRecorder(store, objectstore.RecorderConfig{})
+	return func() { w.objects, w.rec = objects, rec }
+}
+
+func (w *world) wantRefused(text string) {
+	w.t.Helper()
+	l, err := w.tryStart()
+	if err == nil {
+		l.stop()
+		w.t.Fatalf("the agent starts, want: %s", text)
+	}
+	if !strings.Contains(err.Error(), text) {
+		w.t.Errorf("got %q, want %q in it", err, text)
+	}
+}
+
+// Metadata that know of records are not served from a bucket that has none, also when every agent was stopped cleanly.
+func TestABucketBelongsToItsCluster(t *testing.T) {
+	w := newWorld(t, nil)
+	back := w.other()
+	w.start().stop() // any bucket will do while nothing is there
+	back()
+	l := w.start()
+	l.create("a", 1)
+	l.dial().append(-1, "a", 0, records(options{}, "x"))
+	l.stop()
+	w.other()
+	w.wantRefused("does not hold the objects of cluster")
+	if keys := w.keys(); len(keys) > 0 {
+		t.Errorf("a bucket that was refused holds %v", keys)
+	}
+	back()
+	foreign := newWorld(t, nil)
+	foreign.objects, foreign.rec = w.objects, w.rec
+	foreign.wantRefused("belongs to another cluster")
+	foreign = newWorld(t, nil)
+	foreign.dir = w.dir
+	foreign.wantRefused("belongs to cluster")
+	w.start().stop()
+}
+
+// A first start that died before it named its cluster in the bucket is no obstacle to the next.
+func TestAFirstStartMayDieAnywhere(t *testing.T) {
+	w := newWorld(t, nil)
+	if _, err := w.meta.Join(t.Context(), metadata.Cluster{ID: newUUID(), Incarnation: 1, Shards: 1, Format: 1}); err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+}
+
+// Two agents on one folder, or under one number: the second is refused, or the first is over.
+func TestTwoLivesOfOneAgent(t *testing.T) {
+	w := newWorld(t, nil)
+	first := w.start("session.beat.ms=50", "session.ttl.ms=500")
+	first.create("a", 1)
+	first.dial().append(-1, "a", 0, records(options{}, "x"))
+	w.wantRefused("in use by another process")
+	w.dir = t.TempDir()
+	second := w.start()
+	<-first.ended
+	if first.err == nil || !strings.Contains(first.err.Error(), "taken over") {
+		t.Errorf("the first ends with %v, want to be told that another has taken over", first.err)
+	}
+	if at := second.dial().append(-1, "a", 0, records(options{}, "y")); at != 1 {
+		t.Errorf("the second goes on at %d, want 1", at)
+	}
+}
