@@ -114,12 +114,16 @@ type Collector struct {
 	store      Store
 	me         metadata.Session
 	cfg        Config
-	nextExpiry map[metadata.PartitionID]int64 // milliseconds: before that nothing of it is too old
+	heads      map[metadata.PartitionID]head // of those whose first segment was looked at
 }
+
+// head is the first segment at a log start: it need not be looked up again to see that it is young enough, whatever the
+// retention is now.
+type head struct{ logStart, maxTimestamp int64 }
 
 // New is a Collector.
 func New(ps Partitions, i Index, r Reader, c Viewer, s Store, me metadata.Session, cfg Config) *Collector {
-	return &Collector{partitions: ps, index: i, reader: r, cache: c, store: s, me: me, cfg: cfg, nextExpiry: map[metadata.PartitionID]int64{}}
+	return &Collector{partitions: ps, index: i, reader: r, cache: c, store: s, me: me, cfg: cfg, heads: map[metadata.PartitionID]head{}}
 }
 
 // Run collects until ctx or the session ends. A failure is tried again at the next turn.
@@ -178,9 +182,10 @@ func (c *Collector) Retain(ctx context.Context, now time.Time) error {
 // keepFrom is the log start that retention asks for.
 func (c *Collector) keepFrom(ctx context.Context, k Kept, now time.Time) (int64, error) {
 	start := k.LogStart
-	if k.RetentionTime >= 0 && now.UnixMilli() >= c.nextExpiry[k.ID] {
+	before := now.Add(-k.RetentionTime)
+	if first, known := c.heads[k.ID]; k.RetentionTime >= 0 && !(known && first.logStart == k.LogStart && first.maxTimestamp >= before.UnixMilli()) {
 		var err error
-		if start, err = c.notOlder(ctx, k, now.Add(-k.RetentionTime)); err != nil {
+		if start, err = c.notOlder(ctx, k, before); err != nil {
 			return 0, err
 		}
 	}
@@ -204,7 +209,7 @@ func (c *Collector) notOlder(ctx context.Context, k Kept, before time.Time) (int
 		}
 		for i := range segments {
 			if s := &segments[i]; s.MaxTimestamp >= before.UnixMilli() {
-				c.nextExpiry[k.ID] = s.MaxTimestamp + k.RetentionTime.Milliseconds()
+				c.heads[k.ID] = head{from, s.MaxTimestamp}
 				return from, nil
 			}
 			from = segments[i].End
