@@ -128,18 +128,22 @@ func shorten(lines []string) (out []string) {
 	return out
 }
 
-var tables = regexp.MustCompile(`(INSERT INTO|UPDATE|DELETE FROM|FROM|JOIN) ([a-z_]+)\b`)
+var named = regexp.MustCompile(`(INSERT INTO|UPDATE|DELETE FROM|FROM|JOIN) ([a-z_]+)\b`)
+
+// tables tells them from what a statement names itself.
+var tables = []string{"cluster", "sessions", "topics", "partitions", "objects", "segments", "uploads", "tombstones", "counters", "configs",
+	"leases", "groups", "group_offsets", "lost_ranges"}
 
 // touches is a statement without all but its tables.
 func touches(sql string) string {
 	var parts []string
-	for _, m := range tables.FindAllStringSubmatch(sql, -1) {
+	for _, m := range named.FindAllStringSubmatch(sql, -1) {
 		verb, table := strings.Fields(m[1])[0], m[2]
 		if verb == "FROM" || verb == "JOIN" {
 			verb = "select"
 		}
 		part := strings.ToLower(verb) + " " + table
-		if !slices.Contains([]string{"unnest", "r", "ended"}, table) && !slices.Contains(parts, part) {
+		if slices.Contains(tables, table) && !slices.Contains(parts, part) {
 			parts = append(parts, part)
 		}
 	}
