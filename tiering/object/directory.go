@@ -190,6 +190,16 @@ func (d *Directory) Find(p metadata.PartitionID, offset int64) *Range {
 	return nil
 }
 
+// Of is the ranges of p, in order.
+func (d *Directory) Of(p metadata.PartitionID) []Range {
+	from := sort.Search(len(d.Ranges), func(i int) bool { return !d.Ranges[i].Partition.Less(p) })
+	end := from
+	for end < len(d.Ranges) && d.Ranges[end].Partition == p {
+		end++
+	}
+	return d.Ranges[from:end:end]
+}
+
 // SeekOffset answers where reading must start, from the range's start, to find offset: at a batch that starts at or before it.
 func (r *Range) SeekOffset(offset int64) (pos int64) {
 	i := sort.Search(len(r.Index), func(i int) bool { return r.Index[i].Offset > offset })

@@ -4,9 +4,10 @@
 package partition
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"sort"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +58,7 @@ type Config struct {
 	MaxUnflushedAge                        time.Duration
 	// SegmentAge is segment.ms, LocalRetention local.retention.ms.
 	SegmentAge, LocalRetention time.Duration
-	// ProducerExpiry is how long a silent producer's state is kept.
+	// ProducerExpiry is how long a silent producer's state is kept, by the time of its appends.
 	ProducerExpiry time.Duration
 }
 
@@ -104,13 +105,14 @@ type Partition struct {
 	logStart  int64
 	sealedEnd int64
 	committed int64
+	synced    int64 // what is known to be in the journal
 	hw        int64
 	end       int64
 	maxAppend int64 // the append time never goes back
 	epochs    []metadata.EpochStart
 	producers producers
-	extents   []extent
-	bytes     int64 // of extents
+	extents   []extent // by base
+	bytes     int64    // of extents
 	tail      []tail
 	tailBytes int64
 	waits     []wait // duplicates that wait with their original, by end
@@ -129,7 +131,7 @@ type Start struct {
 	Epochs   []metadata.EpochStart // the own one last
 	LogStart int64
 	Sealed   int64
-	Unsealed []*object.Stored // those that may contain the partition, in order
+	Unsealed []*object.Stored // those that may contain the partition
 	// Producers is the state at Sealed.
 	Producers []object.Producer
 }
@@ -139,23 +141,33 @@ func New(s Start, out Appender, cfg Config) *Partition {
 	p := &Partition{id: s.ID, topic: s.Topic, epoch: s.Epochs[len(s.Epochs)-1], out: out, cfg: cfg, logStart: s.LogStart,
 		sealedEnd: s.Sealed, committed: s.Sealed, epochs: s.Epochs, watchers: map[*watcher]struct{}{}, maxAppend: -1}
 	p.producers = producers{}
-	p.producers.restore(s.Producers)
-	for _, o := range s.Unsealed {
-		for i := range o.Dir.Ranges {
-			if r := &o.Dir.Ranges[i]; r.Partition == s.ID {
-				p.producers.restore(r.Producers)
-				if r.End > p.committed {
-					p.extents = append(p.extents, extent{o, r})
-					p.bytes += r.Len
-					p.committed = r.End
-				}
-				p.maxAppend = max(p.maxAppend, r.MaxAppendTime)
-			}
+	p.producers.restore(s.Producers, 0)
+	for _, x := range rangesOf(s.ID, s.Unsealed) {
+		p.producers.restore(x.r.Producers, x.stored.Dir.Header.CreatedAt)
+		p.maxAppend = max(p.maxAppend, x.r.MaxAppendTime)
+		if x.r.End > p.committed {
+			p.extents = append(p.extents, x)
+			p.bytes += x.r.Len
+			p.committed = x.r.End
 		}
 	}
 	p.committed = max(p.committed, p.logStart)
-	p.hw, p.end = p.committed, p.committed
+	p.hw, p.end, p.synced = p.committed, p.committed, p.committed
+	p.keep(p.extents)
 	return p
+}
+
+// rangesOf collects what objects hold of a partition, in the order of its offsets: sessions of several agents may have
+// taken turns.
+func rangesOf(id metadata.PartitionID, objects []*object.Stored) (all []extent) {
+	for _, o := range objects {
+		rs := o.Dir.Of(id)
+		for i := range rs {
+			all = append(all, extent{o, &rs[i]})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b extent) int { return cmp.Compare(a.r.Base, b.r.Base) })
+	return all
 }
 
 func (p *Partition) ID() metadata.PartitionID   { return p.id }
@@ -211,30 +223,50 @@ type Appended struct {
 }
 
 // Append checks what depends on this partition, assigns offsets and hands the batch to the buffer. acks is the producer's
-// -1, 0 or 1. An error means that nothing was appended; otherwise w is told later, unless acks is 0. A duplicate is
-// answered with its first offset, and waits as long as its original.
+// -1, 0 or 1. An error means that nothing was appended; otherwise w is told, perhaps before Append returns, unless acks is
+// 0. A duplicate is answered with its first offset, and waits as long as its original: whatever has changed since that was
+// appended, a retry of it is not refused.
 func (p *Partition) Append(b batch.Batch, acks int16, now time.Time, w flush.Waiter, slot int) (Appended, error) {
+	if acks == 0 {
+		w = nil
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.admit(b, now); err != nil {
-		return Appended{}, err
+	done, durable, err := p.append(b, acks, now, w, slot)
+	p.mu.Unlock()
+	if durable && w != nil {
+		w.Done(slot, nil)
+	}
+	return done, err
+}
+
+// append is called with the lock held. durable: it is a duplicate of which nothing need be awaited.
+func (p *Partition) append(b batch.Batch, acks int16, now time.Time, w flush.Waiter, slot int) (done Appended, durable bool, err error) {
+	switch {
+	case p.closed != nil:
+		return done, false, p.closed
+	case b.IsTransactional():
+		return done, false, ErrTransactions
 	}
 	need := p.need(acks)
 	dup, err := p.producers.check(b)
 	if err != nil {
-		return Appended{}, err
+		return done, false, err
 	}
 	if dup != nil {
-		return p.duplicate(*dup, need, w, slot)
+		done, durable = p.duplicate(dup, need, w, slot)
+		return done, durable, nil
 	}
-	done := Appended{Base: p.end, AppendTime: -1, LogStart: p.logStart}
+	if err := p.admit(b, now); err != nil {
+		return done, false, err
+	}
+	done = Appended{Base: p.end, AppendTime: -1, LogStart: p.logStart}
 	b.Assign(p.end, p.epoch.Epoch)
 	if p.cfg.AppendTime {
 		p.maxAppend = max(p.maxAppend, now.UnixMilli())
 		b.SetAppendTime(p.maxAppend)
 		done.AppendTime = p.maxAppend
 	}
-	return done, p.put(b, need, now, w, slot)
+	return done, false, p.put(b, need, now, w, slot)
 }
 
 // need says what a producer waits for.
@@ -253,19 +285,16 @@ func (p *Partition) need(acks int16) flush.Need {
 // admit refuses before anything is changed.
 func (p *Partition) admit(b batch.Batch, now time.Time) error {
 	switch {
-	case p.closed != nil:
-		return p.closed
-	case b.IsTransactional():
-		return ErrTransactions
 	case len(b) > p.cfg.MaxMessageBytes:
 		return fmt.Errorf("%w: %d bytes, max.message.bytes is %d", ErrTooLarge, len(b), p.cfg.MaxMessageBytes)
+	case b.Offsets() > TailCap:
+		return fmt.Errorf("%w: %d records, the tail takes %d", ErrTooLarge, b.Offsets(), TailCap)
 	case p.end+b.Offsets() > p.committed+TailCap:
 		return ErrTailFull
 	}
 	if !p.cfg.AppendTime {
-		ms := now.UnixMilli()
-		if t := b.MaxTimestamp(); t >= 0 && (t-ms > p.cfg.TimestampAfter.Milliseconds() || ms-t > p.cfg.TimestampBefore.Milliseconds()) {
-			return fmt.Errorf("%w: %d, now is %d", ErrTimestamp, t, ms)
+		if err := p.cfg.checkTimes(b, now.UnixMilli()); err != nil {
+			return err
 		}
 	}
 	if p.cfg.Local && len(p.tail) > 0 {
@@ -279,13 +308,25 @@ func (p *Partition) admit(b batch.Batch, now time.Time) error {
 	return nil
 }
 
+// checkTimes bounds what the header says: the first timestamp and the largest; -1 stands for none.
+func (c *Config) checkTimes(b batch.Batch, now int64) error {
+	oldest, newest := b.BaseTimestamp(), b.MaxTimestamp()
+	if newest >= 0 && newest-now > c.TimestampAfter.Milliseconds() {
+		return fmt.Errorf("%w: %d, now is %d", ErrTimestamp, newest, now)
+	}
+	if oldest = min(oldest, newest); oldest >= 0 && now-oldest > c.TimestampBefore.Milliseconds() {
+		return fmt.Errorf("%w: %d, now is %d", ErrTimestamp, oldest, now)
+	}
+	return nil
+}
+
 func (p *Partition) put(b batch.Batch, need flush.Need, now time.Time, w flush.Waiter, slot int) error {
 	held, err := p.out.Append(p, b, need, w, slot)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
 	p.end = b.End()
-	p.producers.add(object.Producer{Entry: b.Producer(), TxnFirst: -1})
+	p.producers.add(object.Producer{Entry: b.Producer(), TxnFirst: -1}, now.UnixMilli())
 	if p.cfg.Local {
 		p.tail = append(p.tail, tail{held, now})
 		p.tailBytes += int64(len(b))
@@ -313,29 +354,27 @@ func (p *Partition) Skip(records int64, now time.Time) error {
 	return p.put(batch.Gap(p.end, p.end+records, p.epoch.Epoch, now.UnixMilli()), flush.Stored, now, nil, 0)
 }
 
-func (p *Partition) duplicate(e batch.Entry, need flush.Need, w flush.Waiter, slot int) (Appended, error) {
-	done := Appended{Base: e.BaseOffset, AppendTime: -1, LogStart: p.logStart}
+// duplicate answers what was appended before; durable: its original waits for nothing any more.
+func (p *Partition) duplicate(e *batch.Entry, need flush.Need, w flush.Waiter, slot int) (done Appended, durable bool) {
+	done = Appended{Base: e.BaseOffset, AppendTime: -1, LogStart: p.logStart}
 	if p.cfg.AppendTime {
 		done.AppendTime = e.Timestamp
 	}
+	reached := p.committed
+	if need == flush.Synced {
+		reached = max(reached, p.synced)
+	}
 	end := e.LastOffset + 1
-	durable := p.committed
-	if need == flush.Synced && p.cfg.Local {
-		durable = p.hw
+	if end > reached && w != nil {
+		p.waits = append(p.waits, wait{end, need, w, slot})
 	}
-	if need == flush.Nobody || end <= durable {
-		if need != flush.Nobody {
-			go w.Done(slot, nil) // no callback runs under the lock
-		}
-		return done, nil
-	}
-	p.waits = append(p.waits, wait{end, need, w, slot})
-	return done, nil
+	return done, end <= reached
 }
 
 // Synced is the journal's news (flush.Owner).
 func (p *Partition) Synced(end int64) {
 	p.mu.Lock()
+	p.synced = max(p.synced, end)
 	if p.cfg.Local {
 		p.hw = max(p.hw, end)
 	}
@@ -348,8 +387,10 @@ func (p *Partition) Synced(end int64) {
 // Committed is the index's news (flush.Owner).
 func (p *Partition) Committed(o *object.Stored, r *object.Range) {
 	p.mu.Lock()
-	p.extents = append(p.extents, extent{o, r})
-	p.bytes += r.Len
+	if n := len(p.extents); r.End > p.sealedEnd && (n == 0 || p.extents[n-1].r.End < r.End) { // else a seal was faster
+		p.extents = append(p.extents, extent{o, r})
+		p.bytes += r.Len
+	}
 	p.committed = max(p.committed, r.End)
 	p.hw = max(p.hw, p.committed)
 	for len(p.tail) > 0 && p.tail[0].held.Batch.End() <= p.committed {
@@ -418,33 +459,29 @@ func (p *Partition) SetLogStart(offset int64) {
 	for len(p.epochs) > 1 && p.epochs[1].Start <= p.logStart {
 		p.epochs = p.epochs[1:]
 	}
+	p.keep(p.extents)
+}
+
+// keep sets the extents to those of xs that are neither sealed nor deleted.
+func (p *Partition) keep(xs []extent) {
+	p.bytes = 0
+	p.extents = slices.DeleteFunc(xs, func(x extent) bool { return x.r.End <= max(p.sealedEnd, p.logStart) })
+	for _, x := range p.extents {
+		p.bytes += x.r.Len
+	}
 }
 
 // Merged replaces extents after a seal: those of the run go, what is below the new sealed end is the index's, and what is
-// still small lies in the pack.
+// still small lies in the pack. Producers that have been silent for too long are forgotten with it.
 func (p *Partition) Merged(run map[*object.Stored]bool, sealedEnd int64, pack *object.Stored) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sealedEnd = max(p.sealedEnd, sealedEnd)
-	var kept []extent
-	for _, x := range p.extents {
-		if !run[x.stored] {
-			kept = append(kept, x)
-		}
-	}
+	kept := slices.DeleteFunc(p.extents, func(x extent) bool { return run[x.stored] })
 	if pack != nil {
-		for i := range pack.Dir.Ranges {
-			if r := &pack.Dir.Ranges[i]; r.Partition == p.id {
-				kept = append(kept, extent{pack, r})
-			}
-		}
+		kept = append(kept, rangesOf(p.id, []*object.Stored{pack})...)
 	}
-	p.extents, p.bytes = p.extents[:0], 0
-	for _, x := range kept {
-		if x.r.End > p.sealedEnd {
-			p.extents = append(p.extents, x)
-			p.bytes += x.r.Len
-		}
-	}
-	sort.Slice(p.extents, func(i, j int) bool { return p.extents[i].r.Base < p.extents[j].r.Base })
+	slices.SortStableFunc(kept, func(a, b extent) int { return cmp.Compare(a.r.Base, b.r.Base) })
+	p.keep(kept)
+	p.producers.expire(time.Now().Add(-p.cfg.ProducerExpiry), p.committed)
 }

@@ -14,8 +14,16 @@ import (
 // NUM_BATCHES_TO_RETAIN).
 const window = 5
 
-// producers holds, for each producer id, its newest batches, oldest first, all of one epoch.
-type producers map[int64][]object.Producer
+// producer is what is known of one producer id.
+type producer struct {
+	batches []object.Producer // the newest, oldest first, all of one epoch; never empty
+	seen    int64             // when it last appended, milliseconds: its records may tell any other time
+}
+
+func (p *producer) last() *object.Producer { return &p.batches[len(p.batches)-1] }
+
+// producers holds the state of each producer id (Kafka's ProducerStateManager).
+type producers map[int64]*producer
 
 // check holds an idempotent batch to its producer's state. dup is its original where it was appended before.
 func (ps producers) check(b batch.Batch) (dup *batch.Entry, err error) {
@@ -24,10 +32,10 @@ func (ps producers) check(b batch.Batch) (dup *batch.Entry, err error) {
 		return nil, nil
 	}
 	known := ps[id]
-	if len(known) == 0 {
+	if known == nil {
 		return nil, nil // nothing is known: any sequence number is accepted
 	}
-	last := &known[len(known)-1]
+	last := known.last()
 	switch epoch := b.ProducerEpoch(); {
 	case epoch < last.Epoch:
 		return nil, fmt.Errorf("%w: epoch %d of producer %d, the newest is %d", ErrProducerFenced, epoch, id, last.Epoch)
@@ -37,8 +45,8 @@ func (ps producers) check(b batch.Batch) (dup *batch.Entry, err error) {
 		}
 		return nil, nil
 	}
-	for i := range known {
-		if e := &known[i].Entry; e.FirstSeq == b.BaseSequence() && e.LastSeq == b.LastSequence() {
+	for i := range known.batches {
+		if e := &known.batches[i].Entry; e.FirstSeq == b.BaseSequence() && e.LastSeq == b.LastSequence() {
 			return e, nil
 		}
 	}
@@ -48,38 +56,40 @@ func (ps producers) check(b batch.Batch) (dup *batch.Entry, err error) {
 	return nil, nil
 }
 
-func (ps producers) add(e object.Producer) {
+func (ps producers) add(e object.Producer, now int64) {
 	if e.ID < 0 {
 		return
 	}
-	known := ps[e.ID]
-	if len(known) > 0 && known[0].Epoch != e.Epoch {
-		known = nil
+	p := ps[e.ID]
+	if p == nil {
+		p = &producer{batches: make([]object.Producer, 0, window)}
+		ps[e.ID] = p
 	}
-	if len(known) == window {
-		copy(known, known[1:])
-		known = known[:window-1]
+	if len(p.batches) > 0 && p.batches[0].Epoch != e.Epoch {
+		p.batches = p.batches[:0]
 	}
-	ps[e.ID] = append(known, e)
+	if len(p.batches) == window {
+		p.batches = append(p.batches[:0], p.batches[1:]...)
+	}
+	p.batches = append(p.batches, e)
+	p.seen = max(p.seen, now)
 }
 
-// restore adds entries of a directory: deltas, or a snapshot. What is already known by offset is not added again.
-func (ps producers) restore(entries []object.Producer) {
+// restore adds entries of a directory that was made at a time: deltas, or a snapshot. What is already known by offset is
+// not added again.
+func (ps producers) restore(entries []object.Producer, made int64) {
 	for _, e := range entries {
-		if known := ps[e.ID]; len(known) > 0 {
-			if last := &known[len(known)-1]; e.LastOffset <= last.LastOffset {
-				continue
-			}
+		if known := ps[e.ID]; known == nil || e.LastOffset > known.last().LastOffset {
+			ps.add(e, max(made, e.Timestamp))
 		}
-		ps.add(e)
 	}
 }
 
-// list is every entry whose producer was active since before, by producer and offset.
+// list is every entry whose producer has been active since, by producer and offset.
 func (ps producers) list(since time.Time) (all []object.Producer) {
-	for _, known := range ps {
-		if known[len(known)-1].Timestamp >= since.UnixMilli() {
-			all = append(all, known...)
+	for _, p := range ps {
+		if p.seen >= since.UnixMilli() {
+			all = append(all, p.batches...)
 		}
 	}
 	slices.SortFunc(all, func(a, b object.Producer) int {
@@ -88,21 +98,18 @@ func (ps producers) list(since time.Time) (all []object.Producer) {
 	return all
 }
 
+// expire forgets producers that have been silent since, and have nothing beyond committed.
+func (ps producers) expire(since time.Time, committed int64) {
+	for id, p := range ps {
+		if p.seen < since.UnixMilli() && p.last().LastOffset < committed {
+			delete(ps, id)
+		}
+	}
+}
+
 // Producers lists the active producers' newest batches (DescribeProducers).
 func (p *Partition) Producers(now time.Time) []object.Producer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.producers.list(now.Add(-p.cfg.ProducerExpiry))
-}
-
-// ExpireProducers forgets producers that have been silent for longer than their expiry.
-func (p *Partition) ExpireProducers(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	since := now.Add(-p.cfg.ProducerExpiry).UnixMilli()
-	for id, known := range p.producers {
-		if last := &known[len(known)-1]; last.Timestamp < since && last.LastOffset < p.committed {
-			delete(p.producers, id)
-		}
-	}
 }

@@ -5,15 +5,15 @@ import (
 	"slices"
 	"sort"
 	"time"
-	"varve.dev/tiering/object"
-	"varve.dev/tiering/seal"
 
 	"varve.dev/metadata"
 	"varve.dev/tiering/fetch"
+	"varve.dev/tiering/object"
+	"varve.dev/tiering/seal"
 )
 
 // Plan says where the bytes from offset on lie; it does not read them. The caller releases the plan, or hands it to
-// fetch.Reader. committedOnly leaves out what only the journal holds.
+// fetch.Reader.
 func (p *Partition) Plan(from int64, maxBytes int) (fetch.Plan, Offsets, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -25,7 +25,9 @@ func (p *Partition) Plan(from int64, maxBytes int) (fetch.Plan, Offsets, error) 
 	case from >= p.hw:
 		return plan, at, nil
 	case from < p.sealedEnd:
+		// Windows are not held while history is read: that may take long.
 		plan.Sealed = true
+		p.pieces(&plan, p.sealedEnd, int64(maxBytes))
 		return plan, at, nil
 	}
 	p.unsealed(&plan, from, int64(maxBytes))
@@ -34,23 +36,25 @@ func (p *Partition) Plan(from int64, maxBytes int) (fetch.Plan, Offsets, error) 
 
 // unsealed adds extents, and what only a window holds, up to the high watermark.
 func (p *Partition) unsealed(plan *fetch.Plan, from, maxBytes int64) {
-	i := sort.Search(len(p.extents), func(i int) bool { return p.extents[i].r.End > from })
-	var n int64
-	for ; i < len(p.extents) && n < maxBytes; i++ {
-		x := p.extents[i]
-		if x.r.Base >= p.hw {
-			break
-		}
-		plan.Pieces = append(plan.Pieces, fetch.Piece{Stored: x.stored, Range: x.r})
-		n += x.r.Len
-	}
+	n := p.pieces(plan, from, maxBytes)
 	for _, t := range p.tail {
-		if b := t.held.Batch; n < maxBytes && b.End() > from && b.End() <= p.hw {
+		if b := t.held.Batch; n < max(maxBytes, 1) && b.End() > from && b.End() <= p.hw {
 			t.held.Retain()
 			plan.Held = append(plan.Held, t.held)
 			n += int64(len(b))
 		}
 	}
+}
+
+// pieces adds extents: as many as it takes, one at least where there is one.
+func (p *Partition) pieces(plan *fetch.Plan, from, maxBytes int64) (n int64) {
+	i := sort.Search(len(p.extents), func(i int) bool { return p.extents[i].r.End > from })
+	for ; i < len(p.extents) && n < max(maxBytes, 1); i++ {
+		x := p.extents[i]
+		plan.Pieces = append(plan.Pieces, fetch.Piece{Stored: x.stored, Range: x.r})
+		n += x.r.Len
+	}
+	return n
 }
 
 // PlanTime is a plan of everything from the log start on, for a seek by time.
@@ -63,7 +67,7 @@ func (p *Partition) PlanTime() (fetch.Plan, Offsets) {
 	return plan, at
 }
 
-// MaxTimestamp is the largest timestamp of what is not sealed, -1: there is none.
+// MaxTimestamp is the largest timestamp of what is not sealed and may be read, -1: there is none.
 func (p *Partition) MaxTimestamp() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +76,9 @@ func (p *Partition) MaxTimestamp() int64 {
 		newest = max(newest, x.r.MaxTimestamp)
 	}
 	for _, t := range p.tail {
-		newest = max(newest, t.held.Batch.MaxTimestamp())
+		if t.held.Batch.End() <= p.hw {
+			newest = max(newest, t.held.Batch.MaxTimestamp())
+		}
 	}
 	return newest
 }
@@ -152,23 +158,24 @@ func (p *Partition) CheckEpoch(epoch int32) error {
 	return fmt.Errorf("%w: %d, ours is %d", ErrEpochUnknown, epoch, p.epoch.Epoch)
 }
 
-// EpochEnd answers the largest epoch that is not above the one asked for, and where it ends; (-1, -1): none is known
-// (OffsetForLeaderEpoch).
+// EpochEnd answers the largest epoch that is not above the one asked for, and where it ends; (-1, -1): the epoch is newer
+// than ours (OffsetForLeaderEpoch). Of an epoch that is older than the log it says that it ended where the oldest known one
+// starts: its records are deleted, which is no truncation (Kafka's LeaderEpochFileCache.endOffsetFor).
 func (p *Partition) EpochEnd(epoch int32) (found int32, end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if epoch == p.epoch.Epoch {
+	switch {
+	case epoch == p.epoch.Epoch:
 		return epoch, p.end
-	}
-	if epoch > p.epoch.Epoch || len(p.epochs) == 0 || epoch < p.epochs[0].Epoch {
+	case epoch < 0 || epoch > p.epoch.Epoch:
 		return -1, -1
 	}
-	for i := len(p.epochs) - 1; i >= 0; i-- {
+	for i := len(p.epochs) - 2; i >= 0; i-- { // the last is our own
 		if p.epochs[i].Epoch <= epoch {
 			return p.epochs[i].Epoch, p.epochs[i+1].Start
 		}
 	}
-	return -1, -1
+	return epoch, p.epochs[0].Start
 }
 
 // EpochAt is the leader epoch of an offset.
