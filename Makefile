@@ -1,8 +1,9 @@
 # Two commands to start with: make run, make test. Everything else is named in README.md.
-.PHONY: build run test test-all race lint vuln demo demo-s3 stack fuzz image-check clean help
+.PHONY: build run test test-all race lint demo demo-s3 stack fuzz image-check clean help
 
 GO ?= go
 FUZZTIME ?= 10s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES = ./agent/... ./metadata/... ./objectstore/... ./tiering/... ./infra/... ./localstack/...
 
 help: ## Show this list
@@ -30,9 +31,10 @@ test-all: build ## Everything, with every service and client; a missing one is a
 race: ## The product's packages under the race detector
 	$(GO) test -race -timeout 20m ./agent/... ./metadata/... ./objectstore/... ./tiering/...
 
-lint: ## go vet and gofmt, of nested modules too
+lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent metadata objectstore tiering infra localstack | tee /dev/stderr)"
 	$(GO) vet $(PACKAGES)
+	$(GO) run $(STATICCHECK) -checks inherit,-ST1005 $(PACKAGES) # ST1005: Kafka is a name
 
 demo: build ## A public data set in, into segments, evicted, and byte for byte out again
 	$(GO) run ./localstack/demo -varve bin/varve
