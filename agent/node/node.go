@@ -49,6 +49,8 @@ type Outside struct {
 	Objects objectstore.Store
 	// Listen opens the sockets of listeners and http.listen.
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// Disk holds the journal; the cache's files stay where data.dir is.
+	Disk journal.Disk
 	// Life ends the agent as the end of its process would: nothing is flushed, nothing is released.
 	Life context.Context
 }
@@ -141,7 +143,8 @@ func (n *node) openJournal(context.Context) error {
 	if err := os.MkdirAll(n.cfg.String("data.dir"), 0o700); err != nil {
 		return fmt.Errorf("data.dir: %w", err)
 	}
-	j, err := journal.Open(n.dir("journal"), journal.Config{MaxBytes: n.cfg.Int("journal.bytes"), FileBytes: n.cfg.Int("journal.file.bytes"), Logger: n.log})
+	j, err := journal.Open(n.dir("journal"), journal.Config{MaxBytes: n.cfg.Int("journal.bytes"), FileBytes: n.cfg.Int("journal.file.bytes"),
+		Disk: n.out.Disk, Logger: n.log})
 	if err != nil {
 		return err
 	}
