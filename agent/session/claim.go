@@ -50,13 +50,18 @@ const (
 
 // accept says what becomes of a frame at [base, next), written under a leader epoch, where the partition ends at end. It
 // counts if it goes on there and its epoch is the one that the partition's history has at its base: so nothing comes back
-// that another leader has replaced meanwhile, even if that leader has written nothing yet. And only the journal that the row
-// names, or any of this agent's if it names none, may hold what the index lacks.
+// that another leader has replaced meanwhile, even if that leader has written nothing yet, and what its gap or its records
+// have replaced is not taken for committed. And only the journal that the row names, or any of this agent's if it names
+// none, may hold what the index lacks.
 func (c claimant) accept(row *metadata.Partition, end, base, next int64, epoch int32) fate {
 	switch {
+	case next <= row.LogStart:
+		return committed // and deleted since; its epoch may be forgotten
+	case epoch != partition.EpochAt(row.Epochs, max(base, row.LogStart)):
+		return foreign
 	case next <= end:
 		return committed
-	case base != end, epoch != partition.EpochAt(row.Epochs, base), row.Leader != c.me.Agent, !c.mayHold(row):
+	case base != end, row.Leader != c.me.Agent, !c.mayHold(row):
 		return foreign
 	}
 	return tail
