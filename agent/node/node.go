@@ -284,7 +284,15 @@ func (n *node) run(ctx context.Context, stdout io.Writer) error {
 	}
 	n.set.Close(errors.New("the agent stops"))
 	stop()
-	return errors.Join(err, g.Wait())
+	return n.ending(errors.Join(err, g.Wait()))
+}
+
+// ending is err in one sentence, whoever noticed first that another process has taken over.
+func (n *node) ending(err error) error {
+	if errors.Is(err, metadata.ErrFenced) {
+		return fmt.Errorf("another process has started as agent %d and taken over; this one acknowledges nothing more: %w", n.me.Agent, metadata.ErrFenced)
+	}
+	return err
 }
 
 // start takes the tail back and leads; when it returns every partition is open.
@@ -303,7 +311,7 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.journal.Release(report.LastWindow); err != nil {
 		return err
 	}
-	n.log.Info("serving", "agent", n.me.Agent, "epoch", n.me.Epoch, "partitions", len(n.set.All()), "recovered_batches", report.Frames,
+	n.log.Info("serving", "agent", n.me.Agent, "epoch", n.me.Epoch, "partitions", len(n.set.All()), "journal_frames", report.Frames,
 		"torn_bytes", report.Torn, "cluster", n.cluster.ID.String())
 	for _, q := range report.Quarantined {
 		n.log.Error("a damaged journal stands quarantined; look at it and remove it", "folder", q)

@@ -4,7 +4,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -62,7 +61,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 			away = false
 		case errors.Is(err, metadata.ErrFenced):
-			return fmt.Errorf("another process has started as agent %d and taken over; this one acknowledges nothing more: %w", k.me.Agent, err)
+			return err
 		case ctx.Err() != nil:
 			return nil
 		default:

@@ -191,6 +191,7 @@ func (s *Set) Start(ctx context.Context, j Recoverer, dbSynced int64) (journal.R
 		if err := s.buffer.Quiesce(ctx); err != nil {
 			return report, fmt.Errorf("commit the recovered tail: %w", err)
 		}
+		s.cfg.Logger.Info("took back the tail that the journal held", "partitions", len(tails))
 	}
 	return report, s.configure(ctx)
 }
