@@ -160,12 +160,15 @@ type EpochStart struct {
 // NoAgent stands where no agent leads.
 const NoAgent int32 = -1
 
+// NeverLed is the leader epoch of a new partition. The first leader's is 0, as Kafka's is: clients seek with it.
+const NeverLed int32 = -1
+
 // Partition is a partition's row.
 type Partition struct {
 	ID            PartitionID
 	Leader        int32        // NoAgent: released
 	LeaderSession int32        // epoch of the leader's session
-	LeaderEpoch   int32        // 0: nobody has ever led
+	LeaderEpoch   int32        // NeverLed: nobody has
 	Epochs        []EpochStart // oldest first, the current one last; what lies below LogStart may be gone
 	TailJournal   UUID         // only this journal may hold acknowledged records beyond the committed end
 	TailCap       int64        // records that may lie beyond the committed end

@@ -11,19 +11,19 @@ var leases = []test{
 		t := w.topic("t", 2)
 		st := w.read()
 		same(w, "partitions", st.Partitions, []metadata.Partition{
-			{ID: ids(t)[0], Leader: metadata.NoAgent, Target: metadata.NoAgent},
-			{ID: ids(t)[1], Leader: metadata.NoAgent, Target: metadata.NoAgent}})
+			{ID: ids(t)[0], Leader: metadata.NoAgent, LeaderEpoch: metadata.NeverLed, Target: metadata.NoAgent},
+			{ID: ids(t)[1], Leader: metadata.NoAgent, LeaderEpoch: metadata.NeverLed, Target: metadata.NoAgent}})
 		same(w, "what is not there", w.read(metadata.PartitionID{Topic: 99}).Partitions, nil)
 	}},
 	{"an acquisition is stored as it was asked for", func(w *world) {
 		p := ids(w.topic("t", 2))
 		a, _ := w.start(1)
-		ask := metadata.Acquisition{Partition: p[1], Start: 40, Epochs: []metadata.EpochStart{{Epoch: 1, Start: 40}},
+		ask := metadata.Acquisition{Partition: p[1], SeenEpoch: metadata.NeverLed, Start: 40, Epochs: []metadata.EpochStart{{Start: 40}},
 			Unsealed: []metadata.SessionRef{{Agent: 7, Epoch: 3}, {Agent: 1, Epoch: 1}}, Journal: journalOf(1), TailCap: 5}
 		got, err := w.Acquire(w.ctx, a, []metadata.Acquisition{ask})
 		w.must(err)
 		same(w, "acquired", got, p[1:])
-		same(w, "row", w.partition(p[1]), metadata.Partition{ID: p[1], Leader: 1, LeaderSession: 1, LeaderEpoch: 1,
+		same(w, "row", w.partition(p[1]), metadata.Partition{ID: p[1], Leader: 1, LeaderSession: 1, LeaderEpoch: 0,
 			Epochs: ask.Epochs, TailJournal: ask.Journal, TailCap: 5, Unsealed: ask.Unsealed, Target: metadata.NoAgent})
 	}},
 	{"what is led, was moved or is gone is left out", func(w *world) {
@@ -39,7 +39,7 @@ var leases = []test{
 		same(w, "acquired", got, p[2:])
 		same(w, "leader", w.partition(p[0]).Leader, 1)
 		moved := w.partition(p[1])
-		same(w, "what was not seen", []int32{moved.Leader, moved.LeaderEpoch}, []int32{metadata.NoAgent, 0})
+		same(w, "what was not seen", []int32{moved.Leader, moved.LeaderEpoch}, []int32{metadata.NoAgent, metadata.NeverLed})
 	}},
 	{"an acquisition whose reply was lost may be repeated", func(w *world) {
 		p := ids(w.topic("t", 2))
@@ -52,7 +52,7 @@ var leases = []test{
 			w.must(err)
 			same(w, "acquired", got, p)
 		}
-		same(w, "leader epoch", w.partition(p[0]).LeaderEpoch, 1)
+		same(w, "leader epoch", w.partition(p[0]).LeaderEpoch, 0)
 		lost, err := w.Lost(w.ctx, 10)
 		w.must(err)
 		same(w, "lost ranges", len(lost), 1)
@@ -64,7 +64,7 @@ var leases = []test{
 		b, _ := w.start(1)
 		w.lead(b, p...)
 		row := w.partition(p[0])
-		same(w, "row", []any{row.LeaderSession, row.LeaderEpoch, row.LeaderFenced}, []any{int32(2), int32(2), false})
+		same(w, "row", []any{row.LeaderSession, row.LeaderEpoch, row.LeaderFenced}, []any{int32(2), int32(1), false})
 	}},
 	{"a tail waits for its journal", func(w *world) {
 		p := ids(w.topic("t", 1))[0]
@@ -228,7 +228,7 @@ var index = []test{
 		w.must(w.Commit(w.ctx, a, c))
 		row := w.partition(p[0])
 		same(w, "released", []any{row.Leader, row.LeaderSession, row.LeaderEpoch, row.TailJournal, row.LeaderFenced},
-			[]any{metadata.NoAgent, int32(0), int32(1), metadata.UUID{}, false})
+			[]any{metadata.NoAgent, int32(0), int32(0), metadata.UUID{}, false})
 		same(w, "of another", w.partition(p[1]).Leader, 2)
 		same(w, "the objects stay named", unsealedKeys(w.read(p[0])), []string{"w1"})
 		w.lead(b, p[0])
@@ -255,7 +255,7 @@ var index = []test{
 		w.lead(a, p...)
 		w.fill(a, 0, p[0], [2]int64{10, 5}, [2]int64{20, 6}, [2]int64{30, 7})
 		w.fill(a, 3, p[1], [2]int64{100, 5})
-		w.must(w.Trim(w.ctx, a, []metadata.Trim{{Partition: p[0], LeaderEpoch: 1, LogStart: 10}}, w.grace))
+		w.must(w.Trim(w.ctx, a, []metadata.Trim{{Partition: p[0], LogStart: 10}}, w.grace))
 		for _, c := range []struct {
 			offset int64
 			limit  int
@@ -303,7 +303,7 @@ var index = []test{
 		a, _ := w.start(1)
 		w.lead(a, p)
 		w.fill(a, 0, p, [2]int64{10, 90}, [2]int64{20, 30}, [2]int64{30, 40}, [2]int64{40, 95})
-		w.must(w.Trim(w.ctx, a, []metadata.Trim{{Partition: p, LeaderEpoch: 1, LogStart: 10}}, w.grace))
+		w.must(w.Trim(w.ctx, a, []metadata.Trim{{Partition: p, LogStart: 10}}, w.grace))
 		got, err := w.FindTime(w.ctx, p, 60)
 		w.must(err)
 		same(w, "base", got.Base, 30)

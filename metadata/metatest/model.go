@@ -85,6 +85,9 @@ type model struct {
 func newModel(w *world, t *rapid.T, history int32) *model {
 	m := &model{w: w, t: t, objects: map[metadata.SessionRef][]modelObject{}, live: map[string]int{}, buried: map[string]bool{}}
 	m.topic = w.topic(fmt.Sprintf("model-%d", history), modelPartitions)
+	for i := range m.parts {
+		m.parts[i].leaderEpoch = metadata.NeverLed
+	}
 	for i := range m.agents {
 		m.agents[i], _ = w.start(history*10 + int32(i))
 	}

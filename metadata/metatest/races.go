@@ -200,13 +200,13 @@ var races = []test{
 			errs := together(
 				func() error { return w.Replace(w.ctx, r.s, r.out) },
 				func() error {
-					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[1], LeaderEpoch: 1, LogStart: 10},
-						{Partition: r.p[0], LeaderEpoch: 1, LogStart: 20}}, w.grace)
+					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[1], LogStart: 10},
+						{Partition: r.p[0], LogStart: 20}}, w.grace)
 				})
 			w.only(errs)
 			w.audit()
-			w.must(w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LeaderEpoch: 1, LogStart: 20},
-				{Partition: r.p[1], LeaderEpoch: 1, LogStart: 10}}, w.grace))
+			w.must(w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LogStart: 20},
+				{Partition: r.p[1], LogStart: 10}}, w.grace))
 			for _, p := range r.p {
 				got, err := w.Find(w.ctx, p, 0, 1)
 				w.must(err)
@@ -220,7 +220,7 @@ var races = []test{
 			w.seal(r.s, r.out)
 			trim := func(p metadata.PartitionID) func() error {
 				return func() error {
-					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: p, LeaderEpoch: 1, LogStart: 20}}, w.grace)
+					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: p, LogStart: 20}}, w.grace)
 				}
 			}
 			w.only(together(trim(r.p[0]), trim(r.p[1])))
@@ -246,7 +246,7 @@ var races = []test{
 					return w.Move(w.ctx, r.s, metadata.Moving{From: r.out.Objects[0].Key, To: &to, Segments: segments})
 				},
 				func() error {
-					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LeaderEpoch: 1, LogStart: 20}}, w.grace)
+					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LogStart: 20}}, w.grace)
 				})
 			w.only(errs[:1], metadata.ErrConflict)
 			w.must(errs[1])
@@ -261,7 +261,7 @@ var races = []test{
 				func() error { return w.DeleteTopic(w.ctx, r.p[0].Topic, w.grace) },
 				func() error { return w.Replace(w.ctx, r.s, r.out) },
 				func() error {
-					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[1], LeaderEpoch: 1, LogStart: 5}}, w.grace)
+					return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[1], LogStart: 5}}, w.grace)
 				},
 				func() error {
 					c := flush(2, fmt.Sprintf("late/%d", i))
@@ -377,7 +377,7 @@ func raceRun(w *world, i int) run {
 	o1, o2 := sealed(k("s1")), sealed(k("s2"))
 	return run{s, p, metadata.Sealing{
 		Of: s, First: 1, Last: 2, Keys: []string{k("w1"), k("w2")},
-		Partitions: []metadata.SealedPartition{{ID: p[0], LeaderEpoch: 1, End: 20}, {ID: p[1], LeaderEpoch: 1, End: 10}},
+		Partitions: []metadata.SealedPartition{{ID: p[0], End: 20}, {ID: p[1], End: 10}},
 		Segments: []metadata.Segment{segment(p[0], 0, 10, 9, &o1), segment(p[1], 0, 5, 9, &o1), segment(p[0], 10, 20, 5, &o2),
 			segment(p[1], 5, 10, 5, &o2)},
 		Objects: []metadata.Object{o1, o2},

@@ -25,7 +25,7 @@ func newRun(w *world) run {
 	pack.First, pack.Last = 1, 3
 	return run{s, p, metadata.Sealing{
 		Of: s, First: 1, Last: 3, Keys: []string{"w1", "w2", "w3"},
-		Partitions: []metadata.SealedPartition{{ID: p[1], LeaderEpoch: 1, End: 20}, {ID: p[0], LeaderEpoch: 1, End: 10}},
+		Partitions: []metadata.SealedPartition{{ID: p[1], End: 20}, {ID: p[0], End: 10}},
 		Segments: []metadata.Segment{segment(p[1], 0, 20, 4, &promoted), segment(p[0], 5, 10, 9, &o),
 			segment(p[0], 0, 5, 8, &o)},
 		Objects: []metadata.Object{o}, Promote: []string{"w2"}, Pack: &pack, Dead: []string{"w3.1"}, Grace: hour,
@@ -125,7 +125,7 @@ var replaces = []test{
 		b, _ := w.start(2)
 		w.lead(b, r.p...)
 		for i := range r.out.Partitions {
-			r.out.Partitions[i].LeaderEpoch = 2
+			r.out.Partitions[i].LeaderEpoch = 1
 		}
 		w.seal(b, r.out)
 		same(w, "unsealed", unsealedKeys(w.read(r.p...)), []string{"pack/1"})
@@ -162,7 +162,7 @@ var trims = []test{
 		r := newRun(w)
 		w.seal(r.s, r.out)
 		trim := func(id metadata.PartitionID, start int64) error {
-			return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: id, LeaderEpoch: 1, LogStart: start}}, metadata.Grace{})
+			return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: id, LogStart: start}}, metadata.Grace{})
 		}
 		w.must(trim(r.p[0], 4))
 		got, err := w.Find(w.ctx, r.p[0], 0, 9)
@@ -194,7 +194,7 @@ var trims = []test{
 		w.seal(r.s, r.out)
 		before := w.inventory()
 		for _, bad := range []metadata.Trim{{Partition: r.p[1], LeaderEpoch: 2, LogStart: 20}, {Partition: metadata.PartitionID{Topic: 99}}} {
-			err := w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LeaderEpoch: 1, LogStart: 10}, bad}, w.grace)
+			err := w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LogStart: 10}, bad}, w.grace)
 			w.want(err, metadata.ErrConflict)
 			same(w, "inventory", w.inventory(), before)
 		}
@@ -202,7 +202,7 @@ var trims = []test{
 	{"a mixed object is moved to a smaller one", func(w *world) {
 		r := newRun(w)
 		w.seal(r.s, r.out)
-		w.must(w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LeaderEpoch: 1, LogStart: 5}}, w.grace))
+		w.must(w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LogStart: 5}}, w.grace))
 		mixed, err := w.Mixed(w.ctx, 9)
 		w.must(err)
 		to := sealed("seal/2")

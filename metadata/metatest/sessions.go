@@ -37,7 +37,7 @@ var sessions = []test{
 		w.start(1)
 		o := sealed("s")
 		sealing := metadata.Sealing{Of: old, First: 1, Last: 1, Keys: []string{"w1"}, Objects: []metadata.Object{o},
-			Partitions: []metadata.SealedPartition{{ID: p, LeaderEpoch: 1, End: 5}},
+			Partitions: []metadata.SealedPartition{{ID: p, End: 5}},
 			Segments:   []metadata.Segment{segment(p, 0, 5, 1, &o)}}
 		_, settle := w.Settle(w.ctx, old, 1, 2)
 		_, acquire := w.Acquire(w.ctx, old, w.bids(old, p))
@@ -53,7 +53,7 @@ var sessions = []test{
 			"intend":  w.Intend(w.ctx, old, []string{"i"}),
 			"replace": w.Replace(w.ctx, old, sealing),
 			"move":    w.Move(w.ctx, old, metadata.Moving{From: "w1"}),
-			"trim":    w.Trim(w.ctx, old, []metadata.Trim{{Partition: p, LeaderEpoch: 1, LogStart: 9}}, w.grace),
+			"trim":    w.Trim(w.ctx, old, []metadata.Trim{{Partition: p, LogStart: 9}}, w.grace),
 			"journal": w.SetJournal(w.ctx, old, []metadata.PartitionID{p}, metadata.UUID{5}),
 		} {
 			if !errors.Is(err, metadata.ErrFenced) {

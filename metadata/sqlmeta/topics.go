@@ -165,8 +165,8 @@ func addPartitions(tx Tx, num, from, to, target int32) error {
 				tail_journal, tail_cap, unsealed, sealed_end, log_start, cleaned_end, target)
 			WITH RECURSIVE n(i) AS (
 				SELECT CAST($2 AS integer) UNION ALL SELECT i+1 FROM n WHERE i+1 < CAST($3 AS integer))
-			SELECT $1, i, -1, 0, 0, 0, $5, $6, 0, $5, 0, 0, 0, $4 FROM n`,
-		Args: []any{num, from, to, target, []byte{}, noJournal()},
+			SELECT $1, i, -1, 0, $7, 0, $5, $6, 0, $5, 0, 0, 0, $4 FROM n`,
+		Args: []any{num, from, to, target, []byte{}, noJournal(), metadata.NeverLed},
 	})
 	return err
 }
