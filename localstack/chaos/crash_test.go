@@ -94,6 +94,7 @@ func crash(t *testing.T, w *world, rounds int, seed uint64) {
 	if err := c.agent.stop(); err != nil {
 		t.Errorf("the agent ended with %v after SIGTERM\n%s", err, c.agent.log)
 	}
+	c.verify("at the end")
 }
 
 // report keeps what is needed to look at a failure.
@@ -122,9 +123,17 @@ func (c *crashing) round(n int) {
 	}
 	if c.rng.IntN(4) == 0 { // right behind the last acknowledgement
 		c.kill()
+		c.verify(fmt.Sprintf("killed after round %d", n))
 		c.restart()
 	}
 	c.load.judge(c.t.Context(), c.t, c.rng, fmt.Sprintf("round %d", n))
+}
+
+// verify proves that index and object store agree, while nobody works.
+func (c *crashing) verify(when string) {
+	if out, err := c.w.verify(c.t); err != nil {
+		c.t.Errorf("storage verify %s: %v\n%s", when, err, out)
+	}
 }
 
 func (c *crashing) kill() {
@@ -154,6 +163,9 @@ func (c *crashing) restart() {
 	p, err := c.w.with(mood(c.rng)...).start()
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	if p.log.has("set aside") {
+		c.t.Errorf("an agent alone on its disk gave something up:\n%s", p.log)
 	}
 	c.slow = max(c.slow, time.Since(began))
 	c.agent = p

@@ -65,17 +65,25 @@ func (l *load) client(opts ...kgo.Opt) (*kgo.Client, error) {
 func newClient(addr string, opts ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(addr), kgo.MetadataMinAge(20 * time.Millisecond), kgo.DialTimeout(2 * time.Second),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 30 * time.Millisecond }), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.UnknownTopicRetries(-1)}, opts...)...)
+		kgo.UnknownTopicRetries(-1), kgo.AlwaysRetryEOF()}, opts...)...)
 }
 
-// newLoad creates the topics and clients of one generation.
-func newLoad(ctx context.Context, addr string, number, seed uint64) (l *load, err error) {
-	l = &load{number: number, seed: seed, addr: addr, rec: kcheck.NewRecorder(), topics: map[string]*topic{}}
+// newIdle is a load that nobody works on.
+func newIdle(addr string, number, seed uint64) (*load, error) {
+	l := &load{number: number, seed: seed, addr: addr, rec: kcheck.NewRecorder(), topics: map[string]*topic{}}
 	cl, err := l.client(kgo.RequestRetries(3))
 	if err != nil {
 		return nil, err
 	}
 	l.admin = kadm.NewClient(cl)
+	return l, nil
+}
+
+// newLoad creates the topics and clients of one generation.
+func newLoad(ctx context.Context, addr string, number, seed uint64) (l *load, err error) {
+	if l, err = newIdle(addr, number, seed); err != nil {
+		return nil, err
+	}
 	for _, t := range []struct {
 		at         **topic
 		name       string
@@ -332,12 +340,21 @@ func (l *load) raw(cl *kgo.Client, p *producer, rng *rand.Rand) bool {
 	case 2:
 		raw = append(raw, raw...) // two batches
 	}
+	code, err := l.put(cl, p, []int32{1, 10_000}[rng.IntN(2)], raw, records)
+	if err == nil && wrong <= 2 && outcomeOf(code) != kcheck.Failed {
+		l.fail("a wrong batch (%d) was answered with code %d", wrong, code)
+	}
+	return err == nil
+}
+
+// put sends one batch to one partition and notes what is answered.
+func (l *load) put(cl *kgo.Client, p *producer, timeoutMillis int32, raw []byte, records []*kgo.Record) (code int16, err error) {
 	req := kmsg.NewPtrProduceRequest()
-	req.Acks, req.TimeoutMillis = p.acks, int32([]int{1, 10_000}[rng.IntN(2)])
+	req.Acks, req.TimeoutMillis = p.acks, timeoutMillis
 	t := kmsg.NewProduceRequestTopic()
 	t.Topic, t.TopicID = p.topic.name, p.topic.id
 	q := kmsg.NewProduceRequestTopicPartition()
-	q.Partition, q.Records = first.Partition, raw
+	q.Partition, q.Records = records[0].Partition, raw
 	t.Partitions = append(t.Partitions, q)
 	req.Topics = append(req.Topics, t)
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
@@ -346,10 +363,8 @@ func (l *load) raw(cl *kgo.Client, p *producer, rng *rand.Rand) bool {
 	outcome, base := kcheck.Unknown, int64(-1)
 	if err == nil {
 		got := answer.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
-		outcome, base = outcomeOf(got.ErrorCode), got.BaseOffset
-		if wrong <= 2 && outcome != kcheck.Failed {
-			l.fail("a wrong batch (%d) was answered with code %d", wrong, got.ErrorCode)
-		}
+		code, base = got.ErrorCode, got.BaseOffset
+		outcome = outcomeOf(code)
 	}
 	for i, r := range records {
 		id, _ := judge(r)
@@ -359,7 +374,7 @@ func (l *load) raw(cl *kgo.Client, p *producer, rng *rand.Rand) bool {
 			l.rec.Sent(id, outcome, -1)
 		}
 	}
-	return err == nil
+	return code, err
 }
 
 // outcomeOf reads an error code as the contract has it: only these leave open what happened.

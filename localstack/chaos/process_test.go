@@ -185,14 +185,25 @@ func (t *tail) has(words ...string) bool {
 	return false
 }
 
-// loud are the lines of level WARN and above.
-func (t *tail) loud() (lines []string) {
+// count is how many lines hold a word.
+func (t *tail) count(word string) (n int) {
 	for line := range strings.Lines(t.String()) {
-		if !strings.Contains(line, "level=INFO") && !strings.Contains(line, "level=DEBUG") {
-			lines = append(lines, strings.TrimSpace(line))
+		if strings.Contains(line, word) {
+			n++
 		}
 	}
-	return lines
+	return n
+}
+
+// says waits for a line with every word: what a process prints arrives a little later than what it answers.
+func (p *process) says(t *testing.T, words ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("a line with %q", words), func() error {
+		if !p.log.has(words...) {
+			return errors.New(p.log.String())
+		}
+		return nil
+	})
 }
 
 // pause waits, or ends early with ctx.
