@@ -57,6 +57,7 @@ func (n *node) build(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.closers = append(n.closers, func() error { n.reader.Close(); return nil })
 	n.catalog = catalog.New(n.meta, cfg, n.me.Agent, n.log, catalog.Config{Interval: cfg.Duration("catalog.poll.ms")})
 	n.unseal = seal.NewLog()
 	flushing := flush.Config{Interval: cfg.Duration("flush.interval.ms"), IdleInterval: max(idleFlush, cfg.Duration("flush.interval.ms")),

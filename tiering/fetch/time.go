@@ -3,9 +3,10 @@ package fetch
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"varve.dev/metadata"
-	"varve.dev/objectstore/cache"
+	"varve.dev/objectstore"
 	"varve.dev/tiering/batch"
 	"varve.dev/tiering/object"
 )
@@ -53,28 +54,41 @@ func (r *Reader) seekSealed(ctx context.Context, p Plan, millis int64) (Found, e
 		return nothing, err
 	}
 	// The running maximum may owe its height to a record below the log start: so the search goes on from there.
-	for from := max(first.Base, p.From); from < p.SealedEnd; {
+	from := max(first.Base, p.From)
+	for refreshed := false; from < p.SealedEnd; {
 		segments, err := r.find(ctx, p.Partition, from)
 		if err != nil {
 			return nothing, err
 		}
-		for i := range segments {
-			s := &segments[i]
-			from = s.End
-			if s.MaxTimestamp < millis {
-				continue
-			}
-			x, err := r.open(ctx, s)
-			if err != nil {
-				return nothing, err
-			}
-			f, err := r.seekPiece(ctx, x, p.From, millis)
-			if err != nil || f.Offset >= 0 {
-				return f, err
-			}
+		f, next, err := r.seekSegments(ctx, p, segments, millis)
+		if errors.Is(err, objectstore.ErrNotFound) && !refreshed {
+			refreshed = true
+			r.Forget(p.Partition)
+			continue
 		}
+		if err != nil || f.Offset >= 0 {
+			return f, err
+		}
+		from = next
 	}
 	return nothing, nil
+}
+
+func (r *Reader) seekSegments(ctx context.Context, p Plan, segments []metadata.Segment, millis int64) (f Found, next int64, err error) {
+	for i := range segments {
+		s := &segments[i]
+		if next = s.End; s.MaxTimestamp < millis {
+			continue
+		}
+		x, err := r.open(ctx, s)
+		if err != nil {
+			return nothing, next, err
+		}
+		if f, err := r.seekPiece(ctx, x, p.From, millis); err != nil || f.Offset >= 0 {
+			return f, next, err
+		}
+	}
+	return nothing, next, nil
 }
 
 // seekView is how much of a range one step of a seek reads.
@@ -85,47 +99,45 @@ func (r *Reader) seekPiece(ctx context.Context, x Piece, from, millis int64) (Fo
 	if g.MaxTimestamp < millis || g.End <= from {
 		return nothing, nil
 	}
-	o := cache.Object{Key: x.Stored.Object.Key, Length: x.Stored.Object.Length, Blocks: x.Stored.Dir.Blocks}
-	size := int64(seekView)
-	for pos := g.SeekTime(millis); pos < g.Len; {
-		n := min(size, g.Len-pos)
+	o := objectOf(x)
+	need := int64(0)
+	for pos := max(g.SeekTime(millis), g.SeekOffset(from)); pos < g.Len; {
+		n := min(max(seekView, need), g.Len-pos)
 		v, err := r.view.View(ctx, o, g.Pos+pos, n)
 		if err != nil {
-			return nothing, err
+			return nothing, fmt.Errorf("read %s at %d: %w", o.Key, g.Pos+pos, err)
 		}
-		passed, f, err := r.seekSlices(v.Slices, from, millis)
+		f, passed, short, err := r.seekSlices(v.Slices, from, millis)
 		v.Release()
 		if err != nil || f.Offset >= 0 {
 			return f, err
 		}
-		if passed == 0 {
-			if n == g.Len-pos {
-				return nothing, object.ErrCorrupt
-			}
-			size *= 2
+		if short > 0 && n == g.Len-pos || passed == 0 && short <= n {
+			return nothing, fmt.Errorf("%w: batch at %d of %s does not end in its range", object.ErrCorrupt, g.Pos+pos+passed, o.Key)
 		}
-		pos += passed
+		pos, need = pos+passed, short
 	}
 	return nothing, nil
 }
 
-func (r *Reader) seekSlices(slices [][]byte, from, millis int64) (passed int64, f Found, err error) {
+// seekSlices looks into the batches of a view; short is what the batch that it cuts needs, 0: it cuts none.
+func (r *Reader) seekSlices(slices [][]byte, from, millis int64) (f Found, passed, short int64, err error) {
 	for _, s := range slices {
 		for len(s) > 0 {
-			n := batchLength(s)
-			if n == 0 || n > len(s) {
-				return passed, nothing, nil
+			b, size, bad := cut(s)
+			if bad {
+				return nothing, passed, 0, object.ErrCorrupt
 			}
-			if n < batch.HeaderSize {
-				return passed, nothing, object.ErrCorrupt
+			if b == nil {
+				return nothing, passed, int64(size), nil
 			}
-			if f, err = r.seekBatch(batch.Batch(s[:n]), from, millis); err != nil || f.Offset >= 0 {
-				return passed, f, err
+			if f, err = r.seekBatch(b, from, millis); err != nil || f.Offset >= 0 {
+				return f, passed, 0, err
 			}
-			s, passed = s[n:], passed+int64(n)
+			s, passed = s[size:], passed+int64(size)
 		}
 	}
-	return passed, nothing, nil
+	return nothing, passed, 0, nil
 }
 
 func (r *Reader) seekBatch(b batch.Batch, from, millis int64) (Found, error) {
@@ -140,5 +152,8 @@ func (r *Reader) seekBatch(b batch.Batch, from, millis int64) (Found, error) {
 		}
 		return true
 	})
-	return f, err
+	if err != nil {
+		return nothing, fmt.Errorf("batch at offset %d: %w", b.Base(), err)
+	}
+	return f, nil
 }

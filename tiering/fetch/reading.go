@@ -1,0 +1,149 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+
+	"varve.dev/metadata"
+	"varve.dev/objectstore/cache"
+	"varve.dev/tiering/object"
+)
+
+// reading is one plan on its way to its part.
+type reading struct {
+	*Reader
+	p    *Plan
+	res  *Result // holds what part borrows
+	part Part
+	from int64 // offset that comes next
+	want int
+}
+
+// one reads one plan.
+func (r *Reader) one(ctx context.Context, p *Plan, res *Result, left int) Part {
+	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left))}
+	g.part.Err = g.read(ctx)
+	// An error that came after some bytes comes again with the next read; one that says that the time is up is none.
+	if g.part.Bytes > 0 || ctx.Err() != nil {
+		g.part.Err = nil
+	}
+	return g.part
+}
+
+// read goes through history, pieces and what is held, until enough is there.
+func (g *reading) read(ctx context.Context) error {
+	if g.p.Sealed {
+		if done, err := g.history(ctx); done || err != nil {
+			return err
+		}
+	}
+	for _, x := range g.p.Pieces {
+		if x.Range.End <= g.from {
+			continue
+		}
+		if done, err := g.take(ctx, x); done || err != nil {
+			return err
+		}
+	}
+	for _, h := range g.p.Held {
+		switch b := h.Batch; {
+		case b.End() <= g.from:
+			continue
+		case b.Base() > g.from:
+			return g.hole(g.p.Partition, g.from)
+		case g.part.Bytes > 0 && g.part.Bytes+len(b) > g.want:
+			return nil
+		default:
+			g.part.add(b)
+			g.from = b.End()
+		}
+	}
+	return nil
+}
+
+// hole raises the alarm: what was promised is in no place.
+func (r *Reader) hole(p metadata.PartitionID, offset int64) error {
+	if r.cfg.HoleDetected != nil {
+		r.cfg.HoleDetected(p, offset)
+	}
+	return fmt.Errorf("%w: %s at offset %d", ErrHole, p, offset)
+}
+
+func (p *Part) add(s []byte) {
+	p.Slices = append(p.Slices, s)
+	p.Bytes += len(s)
+}
+
+// take reads one piece; done: enough is there.
+func (g *reading) take(ctx context.Context, x Piece) (done bool, err error) {
+	if x.Range.Base > g.from {
+		return false, g.hole(g.p.Partition, g.from)
+	}
+	if err := g.piece(ctx, x); err != nil {
+		return false, err
+	}
+	return g.part.Bytes >= g.want || g.from < x.Range.End, nil
+}
+
+// minView is the least that is read at once: headers must be walked to find an offset.
+const minView = 64 << 10
+
+// piece adds batches of one range until want is met or the range ends.
+func (g *reading) piece(ctx context.Context, x Piece) error {
+	r, o := x.Range, objectOf(x)
+	dense := r.Records == r.End-r.Base
+	last, _ := g.ahead.GetIfPresent(sequence{g.p.Partition, g.from})
+	pos, need := int64(0), int64(0)
+	if g.from > r.Base {
+		pos = r.SeekOffset(g.from)
+		if last.key == o.Key && last.at > r.Pos && last.at < r.Pos+r.Len {
+			pos = last.at - r.Pos // where a sequential reader stopped
+		}
+	}
+	for full := false; !full && pos < r.Len && g.part.Bytes < g.want; {
+		n := min(r.Len-pos, max(int64(g.want-g.part.Bytes), minView, need))
+		v, err := g.view.View(ctx, o, r.Pos+pos, n)
+		if err != nil {
+			return fmt.Errorf("read %s at %d: %w", o.Key, r.Pos+pos, err)
+		}
+		w := walk{from: g.from, want: g.want, dense: dense, part: &g.part}
+		w.over(v.Slices)
+		if w.taken > 0 {
+			g.res.keep(v)
+			g.from = w.from
+		} else {
+			v.Release()
+		}
+		pos += w.passed
+		atEnd := w.cut > 0 && pos-w.passed+n == r.Len // a batch is longer than its range
+		stuck := !w.full && w.passed == 0 && w.cut <= n
+		if w.bad || atEnd || stuck {
+			return fmt.Errorf("%w: batch at %d of %s is damaged, or does not end in its range", object.ErrCorrupt, r.Pos+pos, o.Key)
+		}
+		full, need = w.full, w.cut
+	}
+	if x.Stored.Kind == metadata.Sealed {
+		g.readAhead(o, r, pos, last.size)
+	}
+	if pos < r.Len || g.from >= r.End {
+		return nil
+	}
+	if dense {
+		return fmt.Errorf("%w: [%d, %d) of %s in %s ends at %d", object.ErrCorrupt, r.Base, r.End, r.Partition, o.Key, g.from)
+	}
+	g.from = r.End // the rest of the range was compacted away
+	return nil
+}
+
+func objectOf(x Piece) cache.Object {
+	return cache.Object{Key: x.Stored.Object.Key, Length: x.Stored.Object.Length, Blocks: x.Stored.Dir.Blocks}
+}
+
+// readAhead grows with a sequential reader: a read that goes on where another ended, which was size ahead, doubles it.
+func (g *reading) readAhead(o cache.Object, r *object.Range, pos, size int64) {
+	size = max(int64(g.part.Bytes), min(2*size, g.cfg.ReadAhead))
+	g.ahead.Set(sequence{g.p.Partition, g.from}, progress{o.Key, r.Pos + pos, size})
+	if n := min(size, g.cfg.ReadAhead, r.Len-pos); n > 0 {
+		g.view.Prefetch(o, r.Pos+pos, n)
+	}
+}
