@@ -1,5 +1,5 @@
 # Two commands to start with: make run, make test. Everything else is named in README.md.
-.PHONY: build run test test-all race lint demo demo-s3 stack fuzz image-check clean help
+.PHONY: build run test test-all race lint demo demo-s3 stack fuzz image-check clean help bench bench-kafka
 
 GO ?= go
 FUZZTIME ?= 10s
@@ -44,6 +44,13 @@ demo-s3: build ## The same with millions of records on Postgres and an S3 server
 
 stack: build ## Postgres, an S3 server and an agent in front of them, until Ctrl-C
 	$(GO) run ./localstack/stack
+
+bench: ## The agent against the least that a process must do; BENCH holds flags, such as -only or -runs
+	$(GO) run ./localstack/bench $(BENCH)
+
+bench-kafka: ## The same, and Apache Kafka beside it in the same run
+	localstack/e2e/install java
+	$(GO) run ./localstack/bench -brokers varve,floor,kafka $(BENCH)
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@for pkg in $$($(GO) list $(PACKAGES)); do \

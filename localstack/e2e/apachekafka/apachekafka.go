@@ -27,6 +27,7 @@ type Config struct {
 	Set  map[string]string // Kafka's own settings, over those below
 	Log  io.Writer         // what the broker prints; nil drops it
 	Port int               // 0 takes a free one
+	JVM  []string          // options of the JVM; nil: a small one, because tests start several beside each other
 }
 
 // readyWithin bounds the start: some 6 s on an idle machine with two cores.
@@ -42,6 +43,7 @@ const clusterID = "dmFydmUtZTJlLWthZmthMQ"
 type Broker struct {
 	Addr string // HOST:PORT of its plain listener
 
+	cfg     Config
 	process *exec.Cmd
 	exited  chan struct{} // closed when the process has ended; err is set then
 	err     error
@@ -65,27 +67,45 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if out, err := format.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("format %s with Kafka's StorageTool: %w: %s", cfg.Dir, err, out)
 	}
-	b := &Broker{Addr: fmt.Sprintf("127.0.0.1:%d", port), exited: make(chan struct{})}
-	b.process = java(context.WithoutCancel(ctx), cfg, "kafka.Kafka", file)
-	b.process.Stdout, b.process.Stderr = cfg.Log, cfg.Log
-	if err := b.process.Start(); err != nil {
-		return nil, fmt.Errorf("start Kafka: %w", err)
-	}
-	go func() { // ends with the process; Stop waits for it
-		defer close(b.exited)
-		b.err = b.process.Wait()
-	}()
-	if err := b.ready(ctx); err != nil {
-		return nil, errors.Join(err, b.Stop())
+	b := &Broker{Addr: fmt.Sprintf("127.0.0.1:%d", port), cfg: cfg}
+	if err := b.Restart(ctx); err != nil {
+		return nil, err
 	}
 	return b, nil
 }
 
-// java is a small JVM, because tests start several beside each other.
+// Restart runs the broker on the folder and the port that it had, after Kill, and returns when it answers.
+func (b *Broker) Restart(ctx context.Context) error {
+	b.process = java(context.WithoutCancel(ctx), b.cfg, "kafka.Kafka", filepath.Join(b.cfg.Dir, "server.properties"))
+	b.process.Stdout, b.process.Stderr = b.cfg.Log, b.cfg.Log
+	if err := b.process.Start(); err != nil {
+		return fmt.Errorf("start Kafka: %w", err)
+	}
+	b.exited = make(chan struct{})
+	go func() { // ends with the process; Stop and Kill wait for it
+		defer close(b.exited)
+		b.err = b.process.Wait()
+	}()
+	if err := b.ready(ctx); err != nil {
+		return errors.Join(err, b.Stop())
+	}
+	return nil
+}
+
+// Kill ends the broker as a crash would.
+func (b *Broker) Kill() error {
+	err := b.process.Process.Kill()
+	<-b.exited
+	return err
+}
+
 func java(ctx context.Context, cfg Config, class string, args ...string) *exec.Cmd {
 	cp := filepath.Join(cfg.Jars, "*")
-	cmd := exec.CommandContext(ctx, "java", append([]string{"-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", cp, class}, args...)...)
+	options := cfg.JVM
+	if options == nil {
+		options = []string{"-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+	}
+	cmd := exec.CommandContext(ctx, "java", slices.Concat(options, []string{"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", cp, class}, args)...)
 	cmd.Dir = cfg.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the one who started us
 	return cmd
@@ -160,6 +180,9 @@ func ours(id *string) error {
 	}
 	return nil
 }
+
+// PID is the broker's process, whose CPU may be counted.
+func (b *Broker) PID() int { return b.process.Process.Pid }
 
 // Stop ends the broker cleanly if it can, and waits for it.
 func (b *Broker) Stop() error {
