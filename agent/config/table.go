@@ -91,6 +91,8 @@ func agentTable() []Key {
 
 		{Group: logs, Name: "log.cleanup.policy", Type: List, Default: "delete", Valid: []string{"delete"}, check: checkCleanup, Dynamic: true,
 			Doc: "What happens to old records of a topic."},
+		{Group: logs, Name: "log.cleaner.backoff.ms", Type: Long, Unit: "ms", Default: "15000", Min: 0, Max: maxLong, Dynamic: true,
+			Inert: noCompaction, Doc: "Time between two looks for logs to compact."},
 		{Group: logs, Name: "log.retention.hours", Type: Int, Unit: "hours", Default: "168", Min: -1, Max: maxInt,
 			Doc: "How long records are kept unless log.retention.minutes or log.retention.ms says otherwise; -1 keeps them for ever."},
 		{Group: logs, Name: "log.retention.minutes", Type: Int, Unit: "minutes", Min: -1, Max: maxInt,
