@@ -205,7 +205,7 @@ func (ds *directories) run(o metadata.Object, read *directoryRead) {
 	close(read.done)
 }
 
-func (ds *directories) read(o metadata.Object) (*object.Directory, error) {
+func (ds *directories) read(o metadata.Object) (d *object.Directory, err error) {
 	select {
 	case ds.turns <- struct{}{}:
 	case <-ds.life.Done():
@@ -215,8 +215,13 @@ func (ds *directories) read(o metadata.Object) (*object.Directory, error) {
 	ctx, cancel := context.WithTimeout(ds.life, directoryTimeout)
 	defer cancel()
 	b := make([]byte, o.DirectoryLength)
-	if err := ds.store.ReadAt(ctx, o.Key, b, o.Length-int64(len(b))); err != nil {
-		return nil, err
+	for range 2 { // wrong bytes may have been damaged on the way
+		if err = ds.store.ReadAt(ctx, o.Key, b, o.Length-int64(len(b))); err != nil {
+			return nil, err
+		}
+		if d, err = object.Decode(b); err == nil {
+			break
+		}
 	}
-	return object.Decode(b)
+	return d, err
 }
