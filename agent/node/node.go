@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ import (
 	"varve.dev/tiering/gc"
 	"varve.dev/tiering/journal"
 	"varve.dev/tiering/object"
+	"varve.dev/tiering/partition"
 	"varve.dev/tiering/seal"
 )
 
@@ -253,24 +255,17 @@ func (n *node) run(ctx context.Context, stdout io.Writer) error {
 		life = context.WithoutCancel(ctx)
 	}
 	g, work := errgroup.WithContext(life)
-	work, stop := context.WithCancel(work)
-	front, stopFront := context.WithCancel(work)
-	defer stop()
-	defer stopFront()
-	for _, loop := range []func(context.Context) error{n.buffer.Run, n.journal.Run, n.cache.Run, n.keeper.Run} {
-		g.Go(func() error { return loop(work) })
-	}
+	ground, beats, upkeep, front := newStage(work), newStage(work), newStage(work), newStage(work)
+	ground.run(g, n.buffer.Run, n.journal.Run, n.cache.Run)
+	beats.run(g, n.keeper.Run)
 	err := n.start(ctx)
 	if err == nil {
-		for _, loop := range []func(context.Context) error{n.catalog.Run, n.reconcile, n.sealer.Run, n.gc.Run} {
-			g.Go(func() error { return loop(work) })
-		}
-		g.Go(func() error { return n.groups.Run(front) })
+		ground.run(g, n.serveHTTP)
+		upkeep.run(g, n.catalog.Run, n.reconcile, n.sealer.Run, n.gc.Run)
+		front.run(g, n.groups.Run)
 		for _, l := range n.listeners {
-			g.Go(func() error { return n.server.Serve(front, l) })
+			front.run(g, func(ctx context.Context) error { return n.server.Serve(ctx, l) })
 		}
-		served := make(chan struct{})
-		g.Go(func() error { defer close(served); return n.serveHTTP(work) })
 		fmt.Fprintf(stdout, "ready kafka=%s http=%s\n", n.listeners[0].Addr(), n.http.Addr())
 		select {
 		case <-ctx.Done():
@@ -278,12 +273,14 @@ func (n *node) run(ctx context.Context, stdout io.Writer) error {
 		case <-work.Done():
 		}
 	}
-	stopFront()
+	front.end()
 	if work.Err() == nil && err == nil {
-		err = n.drain(work)
+		err = n.drain(work, front, upkeep, beats)
 	}
-	n.set.Close(errors.New("the agent stops"))
-	stop()
+	n.set.Close(fmt.Errorf("%w: the agent stops", partition.ErrNotLeader))
+	for _, s := range []*stage{upkeep, beats, ground} {
+		s.end()
+	}
 	return n.ending(errors.Join(err, g.Wait()))
 }
 
@@ -348,17 +345,51 @@ func (n *node) reconcile(ctx context.Context) error {
 	}
 }
 
-// drain flushes everything and gives the partitions up, for whoever comes next.
-func (n *node) drain(ctx context.Context) error {
+// drain flushes everything and gives the partitions up, for whoever comes next. Whatever writes under the session ends
+// before the session does: it would take its own end for another process.
+func (n *node) drain(ctx context.Context, front, upkeep, beats *stage) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Duration("shutdown.timeout.ms"))
 	defer cancel()
+	upkeep.stop()
 	if err := n.buffer.Drain(ctx); err != nil {
 		return fmt.Errorf("flush before stopping: %w; what was not flushed stays in the journal", err)
 	}
 	if err := n.set.Release(ctx); err != nil {
 		return fmt.Errorf("release partitions: %w", err)
 	}
+	front.stop() // the release has woken the fetches that wait
+	beats.stop()
 	return n.meta.Stop(ctx, n.me)
+}
+
+// stage is loops that end together.
+type stage struct {
+	ctx  context.Context
+	end  context.CancelFunc
+	busy sync.WaitGroup
+}
+
+func newStage(ctx context.Context) *stage {
+	s := new(stage)
+	s.ctx, s.end = context.WithCancel(ctx)
+	return s
+}
+
+// run starts loops in g.
+func (s *stage) run(g *errgroup.Group, loops ...func(context.Context) error) {
+	for _, loop := range loops {
+		s.busy.Add(1)
+		g.Go(func() error {
+			defer s.busy.Done()
+			return loop(s.ctx)
+		})
+	}
+}
+
+// stop ends the loops and waits for them.
+func (s *stage) stop() {
+	s.end()
+	s.busy.Wait()
 }
 
 func (n *node) serveHTTP(ctx context.Context) error {

@@ -136,15 +136,20 @@ func claim(ctx context.Context, s objectstore.Store, c metadata.Cluster, empty f
 	if err != nil {
 		return fmt.Errorf("read the cluster's name in the object store: %w", err)
 	}
+	if info.HasCRC32C && info.CRC32C == want.CRC32C() && info.Size == want.Size() {
+		return nil
+	}
 	got := make([]byte, min(info.Size, maxMarker))
-	if err := s.ReadAt(ctx, key, got, 0); err != nil {
-		return fmt.Errorf("read the cluster's name in the object store: %w", err)
+	for range 2 { // nothing else checks these bytes: they may have been damaged on the way
+		if err := s.ReadAt(ctx, key, got, 0); err != nil {
+			return fmt.Errorf("read the cluster's name in the object store: %w", err)
+		}
+		if objectstore.NewBytes(got).CRC32C() == want.CRC32C() && info.Size == want.Size() {
+			return nil
+		}
 	}
-	if objectstore.NewBytes(got).CRC32C() != want.CRC32C() || info.Size != want.Size() {
-		return &objectstore.SetupError{Problem: fmt.Sprintf("%s belongs to another cluster: it says %q, the metadata say cluster %s", where, strings.TrimSpace(string(got)), c.ID),
-			Hint: "use the metadata store that belongs to it, or another bucket or prefix"}
-	}
-	return nil
+	return &objectstore.SetupError{Problem: fmt.Sprintf("%s belongs to another cluster: it says %q, the metadata say cluster %s", where, strings.TrimSpace(string(got)), c.ID),
+		Hint: "use the metadata store that belongs to it, or another bucket or prefix"}
 }
 
 // bindFolder makes sure that data.dir belongs to the cluster: its journal's positions mean nothing to another.

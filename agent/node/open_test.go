@@ -1,8 +1,12 @@
 package node
 
 import (
+	"context"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"varve.dev/metadata"
 	"varve.dev/objectstore"
@@ -65,6 +69,17 @@ func TestAFirstStartMayDieAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start()
+}
+
+// Whatever beats, merges or collects under a session ends before the session does.
+func TestAnAgentDoesNotTakeItsOwnEndForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.listen = func(context.Context, string, string) (net.Listener, error) { return newPipes(), nil }
+		w.meta.stopTakes = time.Minute
+		w.start("session.beat.ms=50", "session.ttl.ms=500", "seal.check.interval.ms=10", "gc.interval.ms=10", "log.retention.check.interval.ms=10",
+			"catalog.poll.ms=10").stop()
+	})
 }
 
 // Two agents on one folder, or under one number: the second is refused, or the first is over.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -102,6 +103,35 @@ func TestReadsDuringAnOutage(t *testing.T) {
 	}
 	heal()
 	wantSame(t, c.read("a", 0, 0), b)
+}
+
+// Bytes that are damaged on the way are noticed, and asked for again: at a start, and by a fetch.
+func TestBytesDamagedOnTheWay(t *testing.T) {
+	w := newWorld(t, nil)
+	l := w.start()
+	l.create("a", 1, "segment.ms", "1")
+	b := records(options{}, "x")
+	l.dial().append(-1, "a", 0, b)
+	l.seal()
+	l.stop()
+	var mu sync.Mutex
+	damaged := map[objectstore.Call]bool{}
+	f := func(c objectstore.Call) objectstore.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Kind != objectstore.KindGet || damaged[c] {
+			return objectstore.Fault{}
+		}
+		damaged[c] = true
+		return objectstore.Fault{Corrupt: true}
+	}
+	w.broken.Store(&f)
+	l = w.start()
+	l.evictAll()
+	wantSame(t, l.dial().read("a", 0, 0), b)
+	if len(damaged) < 2 {
+		t.Errorf("%d reads were damaged, want the directory and the records", len(damaged))
+	}
 }
 
 // A commit whose reply is lost has happened once.

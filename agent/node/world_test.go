@@ -586,6 +586,8 @@ type fallible struct {
 	metadata.Store
 	away atomic.Bool
 	lose atomic.Int32 // replies of commits that are lost after they were executed
+	// stopTakes is how long the reply to the end of a session is on its way.
+	stopTakes time.Duration
 }
 
 func (f *fallible) gone() error {
@@ -632,6 +634,12 @@ func (f *fallible) Find(ctx context.Context, p metadata.PartitionID, offset int6
 		return nil, err
 	}
 	return f.Store.Find(ctx, p, offset, limit)
+}
+
+func (f *fallible) Stop(ctx context.Context, s metadata.Session) error {
+	err := f.Store.Stop(ctx, s)
+	time.Sleep(f.stopTakes) // virtual
+	return err
 }
 
 func (f *fallible) Write(ctx context.Context, s metadata.Session, gw metadata.GroupWrite) ([]int32, error) {
