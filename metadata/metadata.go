@@ -362,7 +362,9 @@ type Inventory struct {
 	Segments   []Segment // ordered by partition and base; Object is set
 	Intents    []string
 	Tombstones []Tombstone
-	Sessions   []Pulse
+	// Lives is the last life of every agent, over or not: what it has uploaded beyond Seq nothing names before its commit,
+	// or before the agent's next start.
+	Lives []Ended
 }
 
 // InventoryObject is an object's row.

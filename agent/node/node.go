@@ -237,9 +237,6 @@ func (n *node) begin(ctx context.Context) (err error) {
 	rand.Read(nonce[:])
 	agent := metadata.Agent{ID: int32(n.cfg.Int("agent.id")), Journal: n.journal.ID(), Address: wire.Advertise(n.listeners...),
 		Rack: n.cfg.String("broker.rack"), Version: Version}
-	doomed := func(e metadata.Ended) []string {
-		return flush.Doomed(e.Seq, func(seq int64, try int32) string { return walKey(e.Session, seq, try) })
-	}
 	n.me, n.ended, err = n.meta.Start(ctx, agent, binary.BigEndian.Uint64(nonce[:]), doomed, grace(n.cfg))
 	if err != nil {
 		return fmt.Errorf("start a session: %w", err)

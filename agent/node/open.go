@@ -22,6 +22,7 @@ import (
 	"varve.dev/objectstore/minio"
 	"varve.dev/objectstore/s3"
 	"varve.dev/objectstore/s3api"
+	"varve.dev/tiering/flush"
 )
 
 // OpenMetadata opens the store that metadata.url names.
@@ -185,6 +186,11 @@ func spread(c metadata.Session, name string) string {
 // walKey names the object of a session's window.
 func walKey(s metadata.Session, number int64, try int32) string {
 	return key("wal", s, fmt.Sprintf("%d.%d", number, try))
+}
+
+// doomed names what a life that is over may have uploaded without a commit.
+func doomed(e metadata.Ended) []string {
+	return flush.Doomed(e.Seq, func(seq int64, try int32) string { return walKey(e.Session, seq, try) })
 }
 
 // sealKey names what a merge makes.

@@ -141,7 +141,7 @@ func verify(ctx context.Context, cfg *config.Agent, meta archive.Index, args cli
 		return err
 	}
 	r, err := archive.Verify(ctx, objectstore.NewRetry(metrics.Wrap(store, "verify"), objectstore.RetryConfig{}), meta,
-		archive.Options{Whole: args.Bytes, Settle: settle})
+		archive.Options{Whole: args.Bytes, Doomed: doomed, Settle: settle})
 	if err != nil {
 		return err
 	}

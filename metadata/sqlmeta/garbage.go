@@ -91,13 +91,27 @@ func (s *Store) Referenced(ctx context.Context) (metadata.Inventory, error) {
 			func(r Row) (t metadata.Tombstone, err error) { return t, r.Scan(&t.Key, &t.Reason) }); err != nil {
 			return err
 		}
-		inv.Sessions, err = list(tx, Stmt{SQL: pulseColumns}, scanPulse)
+		inv.Lives, err = lives(tx)
 		return err
 	})
 	if err != nil {
 		return metadata.Inventory{}, fmt.Errorf("read the inventory: %w", err)
 	}
 	return inv, nil
+}
+
+func lives(tx Tx) ([]metadata.Ended, error) {
+	return list(tx, Stmt{SQL: `SELECT agent, epoch, live, seq, nonce, incarnation, journal, journal_synced FROM sessions ORDER BY agent`},
+		func(r Row) (metadata.Ended, error) {
+			var l life
+			var agent int32
+			var journal []byte
+			err := r.Scan(&agent, &l.epoch, &l.live, &l.seq, &l.nonce, &l.incarnation, &journal, &l.synced)
+			if err == nil {
+				l.journal, err = uuid(journal)
+			}
+			return l.ended(agent), err
+		})
 }
 
 func inventoryObjects(tx Tx) ([]metadata.InventoryObject, error) {

@@ -145,6 +145,8 @@ type Report struct {
 type Options struct {
 	// Whole reads every object and hashes it; otherwise its length and checksum are asked for and its directory is read.
 	Whole bool
+	// Doomed names what the last life of an agent may have uploaded and not committed: its next start tombstones that.
+	Doomed func(metadata.Ended) []string
 	// Settle is how long an object that nothing names may take to be committed: a running agent is uploading it.
 	Settle time.Duration
 	// Progress is called after each object.
@@ -153,7 +155,7 @@ type Options struct {
 
 // Verify proves that index and bucket agree: every row's object is there with its length and checksum and holds what the
 // index says, the ranges of every partition tile from log start to end, and the bucket holds nothing that no row, intent or
-// tombstone names.
+// tombstone names, but for what the last life of an agent left on its way.
 func Verify(ctx context.Context, s Store, i Index, o Options) (Report, error) {
 	present := map[string]int64{}
 	for info, err := range s.List(ctx, "") {
@@ -265,7 +267,7 @@ func (r *Report) hash(ctx context.Context, s Store, key string, size int64) (sum
 
 // strangers finds objects that nothing names. A running agent may be uploading one, so they get some time to be committed.
 func (r *Report) strangers(ctx context.Context, i Index, present map[string]int64, inv metadata.Inventory, o Options) error {
-	unknown := unnamed(present, inv)
+	unknown := unnamed(present, inv, o.Doomed)
 	if len(unknown) > 0 && o.Settle > 0 {
 		t := time.NewTimer(o.Settle)
 		defer t.Stop()
@@ -278,7 +280,7 @@ func (r *Report) strangers(ctx context.Context, i Index, present map[string]int6
 		if err != nil {
 			return err
 		}
-		unknown = slices.DeleteFunc(unnamed(present, later), func(k string) bool { return !slices.Contains(unknown, k) })
+		unknown = slices.DeleteFunc(unnamed(present, later, o.Doomed), func(k string) bool { return !slices.Contains(unknown, k) })
 	}
 	for _, key := range unknown {
 		r.Problems = append(r.Problems, fmt.Errorf("object %s, %d bytes: nothing in the index names it", key, present[key]))
@@ -286,7 +288,7 @@ func (r *Report) strangers(ctx context.Context, i Index, present map[string]int6
 	return nil
 }
 
-func unnamed(present map[string]int64, inv metadata.Inventory) (keys []string) {
+func unnamed(present map[string]int64, inv metadata.Inventory, doomed func(metadata.Ended) []string) (keys []string) {
 	named := map[string]bool{}
 	for _, o := range inv.Objects {
 		named[o.Key] = true
@@ -296,6 +298,13 @@ func unnamed(present map[string]int64, inv metadata.Inventory) (keys []string) {
 	}
 	for _, t := range inv.Tombstones {
 		named[t.Key] = true
+	}
+	for _, life := range inv.Lives {
+		if doomed != nil {
+			for _, k := range doomed(life) {
+				named[k] = true
+			}
+		}
 	}
 	for k := range present {
 		if !named[k] && !strings.HasPrefix(k, "incarnation/") {
