@@ -61,7 +61,13 @@ type crashing struct {
 	slow  time.Duration // the longest start
 }
 
+// shortRounds are enough for go test -short, and for a look at whether anything works at all.
+const shortRounds = 3
+
 func crash(t *testing.T, w *world, rounds int, seed uint64) {
+	if testing.Short() {
+		rounds = shortRounds
+	}
 	c := &crashing{t: t, w: w, rng: rand.New(rand.NewPCG(seed, 0))}
 	t.Cleanup(func() {
 		if c.agent != nil {
