@@ -115,8 +115,8 @@ const (
 )
 
 const (
-	closed uint8 = iota + 1
-	sent
+	atHand uint8 = iota + 1 // stored, not sent
+	onWire
 	doubtful
 )
 
@@ -362,7 +362,7 @@ func (w *world) settle(s *modelState, p uint8, next flush.Next) string {
 	case flush.Ask:
 		g.q[0].st = doubtful
 	case flush.Again:
-		g.q[0].st = closed
+		g.q[0].st = atHand
 	}
 	return ""
 }
@@ -422,7 +422,7 @@ func (w *world) deliver(s modelState, i uint8, emit emitter) {
 			bad = t.showRow(m.row)
 		}
 		g := &t.p[m.process]
-		waits := g.phase == running && g.epoch == m.row.epoch && g.qn > 0 && g.q[0].st == sent && g.q[0].number == m.row.number
+		waits := g.phase == running && g.epoch == m.row.epoch && g.qn > 0 && g.q[0].st == onWire && g.q[0].number == m.row.number
 		if replied && !waits {
 			continue
 		}
@@ -614,7 +614,7 @@ func (w *world) run(s modelState, p uint8, emit emitter) {
 		} else if h.hasGap && h.sent < h.gapAt {
 			n = min(n, h.gapAt-h.sent)
 		}
-		h.q[h.qn] = modelWindow{number: uint8(h.numbers.Take()), base: h.sent, n: n, st: closed, gap: gap}
+		h.q[h.qn] = modelWindow{number: uint8(h.numbers.Take()), base: h.sent, n: n, st: atHand, gap: gap}
 		h.qn++
 		h.sent += n
 		emit(t, "", "P%d closes and stores [%d, %d)", p, g.sent, h.sent)
@@ -624,7 +624,7 @@ func (w *world) run(s modelState, p uint8, emit emitter) {
 		h := &t.p[p]
 		t.rel++
 		h.closing = true
-		h.q[0], h.qn = modelWindow{number: uint8(h.numbers.Take()), st: closed, release: true}, 1
+		h.q[0], h.qn = modelWindow{number: uint8(h.numbers.Take()), st: atHand, release: true}, 1
 		emit(t, "", "P%d releases", p)
 	}
 	if g.qn > 0 {
@@ -699,7 +699,7 @@ func (w *world) committing(s modelState, p uint8, emit emitter) {
 	g := s.p[p]
 	a := w.agent(p)
 	switch g.q[0].st {
-	case closed:
+	case atHand:
 		if s.nw == maxWire {
 			return
 		}
@@ -710,9 +710,9 @@ func (w *world) committing(s modelState, p uint8, emit emitter) {
 			t.wire[t.nw] = m
 			t.nw++
 		}
-		h.q[0].st = sent
+		h.q[0].st = onWire
 		emit(t, "", "P%d sends commit %d", p, h.q[0].number)
-	case sent:
+	case onWire:
 		t := s
 		bad := w.settle(&t, p, flush.Replied(metadata.ErrUnknown))
 		emit(t, bad, "P%d: the reply to commit %d is lost", p, g.q[0].number)

@@ -108,7 +108,7 @@ func (c Config) Validate() error {
 		}
 	}
 	check(c.Interval >= 0 && c.IdleInterval >= c.Interval, "flush interval %s, idle interval %s: want 0 <= interval <= idle interval", c.Interval, c.IdleInterval)
-	check(c.WindowBytes > 0, "window of %d bytes", c.WindowBytes)
+	check(c.WindowBytes > 0 && c.WindowBytes <= maxWindow, "window of %d bytes: want 1 to %d", c.WindowBytes, maxWindow)
 	check(c.BufferBytes >= c.WindowBytes, "buffer of %d bytes is smaller than a window of %d", c.BufferBytes, c.WindowBytes)
 	check(c.InFlight > 0 && c.InFlight <= MaxInFlight, "%d windows in flight: want 1 to %d", c.InFlight, MaxInFlight)
 	check(c.MaxTries > 0 && c.MaxTries <= MaxTries, "%d tries: want 1 to %d", c.MaxTries, MaxTries)
@@ -116,6 +116,8 @@ func (c Config) Validate() error {
 }
 
 const (
+	// maxWindow is where a window ends even if no upload may begin: 96 MiB, and the largest batch, fit into one object.
+	maxWindow = 96 << 20
 	// MaxInFlight and MaxTries bound the keys that a life may leave behind without a row: some 136, which the next start
 	// tombstones.
 	MaxInFlight = 16
@@ -144,8 +146,9 @@ type Buffer struct {
 	pool    *pool
 
 	mu       sync.Mutex
-	open     *window
 	flight   []*window // closed, oldest first
+	full     []*window // wait for an upload to end, oldest first; full
+	open     *window
 	numbers  Numbers
 	serial   int64 // of the open window in the journal
 	uncommit int64 // bytes in windows not yet committed
@@ -257,6 +260,10 @@ func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) 
 	if win.bytes >= b.cfg.WindowBytes {
 		wake(b.due)
 	}
+	if win.bytes >= maxWindow {
+		b.full = append(b.full, win)
+		b.open = b.newWindow()
+	}
 	if need == Synced {
 		b.wantSync = true
 		wake(b.sync)
@@ -277,9 +284,7 @@ func (b *Buffer) Release(ctx context.Context, ids []metadata.PartitionID) error 
 		return b.err
 	}
 	b.releases = append(b.releases, r)
-	if b.open.holds(func(id metadata.PartitionID) bool { return r.ids[id] }) {
-		b.open.wanted = true
-	}
+	b.open.wanted = b.open.wanted || b.open.holds(r.has)
 	b.mu.Unlock()
 	wake(b.due)
 	wake(b.commit)
@@ -295,10 +300,8 @@ func (b *Buffer) Release(ctx context.Context, ids []metadata.PartitionID) error 
 func (b *Buffer) Pending() (bytes int64, oldest time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.flight) > 0 {
-		oldest = b.flight[0].opened
-	} else if len(b.open.entries) > 0 {
-		oldest = b.open.opened
+	if w := b.uncommitted()[0]; len(w.entries) > 0 {
+		oldest = w.opened
 	}
 	return b.uncommit, oldest
 }
@@ -308,21 +311,25 @@ func (b *Buffer) Holds(topic int32) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	of := func(id metadata.PartitionID) bool { return id.Topic == topic }
-	return b.open.holds(of) || slices.ContainsFunc(b.flight, func(w *window) bool { return w.holds(of) })
+	return slices.ContainsFunc(b.uncommitted(), func(w *window) bool { return w.holds(of) })
 }
+
+// uncommitted is every window, oldest first; the open one, which may be empty, last.
+func (b *Buffer) uncommitted() []*window { return append(slices.Concat(b.flight, b.full), b.open) }
 
 // Quiesce returns when everything that was appended before is committed, and its owners know.
 func (b *Buffer) Quiesce(ctx context.Context) error {
 	w := make(quiet, 1)
 	b.mu.Lock()
-	if b.err != nil || len(b.open.entries) == 0 && len(b.flight) == 0 {
+	all := b.uncommitted()
+	if len(b.open.entries) == 0 {
+		all = all[:len(all)-1]
+	}
+	if b.err != nil || len(all) == 0 {
 		defer b.mu.Unlock()
 		return b.err
 	}
-	win := b.open
-	if len(win.entries) == 0 {
-		win = b.flight[len(b.flight)-1]
-	}
+	win := all[len(all)-1]
 	win.watch = append(win.watch, w)
 	win.wanted, win.urgent = true, true
 	b.mu.Unlock()
@@ -359,7 +366,7 @@ func (b *Buffer) end(err error) {
 		return
 	}
 	b.err = err
-	windows := append(slices.Clone(b.flight), b.open)
+	windows := b.uncommitted()
 	releases := b.releases
 	b.releases = nil
 	b.wakeRoom()

@@ -835,6 +835,35 @@ func TestGapStandsApart(t *testing.T) {
 	})
 }
 
+// A recovered tail comes at once and is reserved by nobody: no window may grow beyond what one object takes.
+func TestWindowsStayWithinOneObject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, config())
+		w.store.plan = func(string, int) fault { return fault{delay: time.Minute} }
+		p := w.owner(1, 0)
+		const size = 1<<20 - 200
+		for range 230 {
+			w.append(p, Synced, size)
+		}
+		synctest.Wait()
+		if len(w.full) == 0 {
+			t.Error("no window is full")
+		}
+		if err := w.Quiesce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range w.sink.all() {
+			if o.Object.Length > maxWindow+2*size {
+				t.Errorf("an object of %d bytes", o.Object.Length)
+			}
+		}
+		if p.committed != p.next {
+			t.Errorf("committed to %d, want %d", p.committed, p.next)
+		}
+		w.finish()
+	})
+}
+
 func TestConfigNamesEveryProblem(t *testing.T) {
 	err := Config{Interval: time.Second, BufferBytes: -1, InFlight: MaxInFlight + 1, MaxTries: MaxTries + 1}.Validate()
 	for _, want := range []string{"idle", "window of 0", "buffer of -1", "in flight", "tries"} {

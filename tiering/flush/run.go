@@ -101,8 +101,14 @@ func later(a, b time.Time) time.Time {
 func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w = b.open
-	if b.err != nil || len(w.entries) == 0 || len(b.flight) >= b.cfg.InFlight {
+	if b.err != nil || len(b.flight) >= b.cfg.InFlight {
+		return nil, time.Hour
+	}
+	if len(b.full) > 0 {
+		w, b.full = b.full[0], b.full[1:]
+		return b.close(w), 0
+	}
+	if w = b.open; len(w.entries) == 0 {
 		return nil, time.Hour
 	}
 	due := last.Add(b.cfg.Interval)
@@ -115,10 +121,15 @@ func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 	if wait = time.Until(due); wait > 0 && !w.urgent && w.bytes < b.cfg.WindowBytes {
 		return nil, wait
 	}
+	b.open = b.newWindow()
+	return b.close(w), 0
+}
+
+// close gives the window its number: its upload begins.
+func (b *Buffer) close(w *window) *window {
 	w.number = b.numbers.Take()
 	b.flight = append(b.flight, w)
-	b.open = b.newWindow()
-	return w, 0
+	return w
 }
 
 // upload builds the window's object and stores it, for as long as the session lives.
@@ -247,7 +258,7 @@ func (b *Buffer) nextCommit() (ws []*window, rs []*release, c metadata.Commit) {
 		return nil, nil, c // a release alone takes a number, and the windows in flight have theirs: it goes with the next one
 	}
 	b.releases = slices.DeleteFunc(b.releases, func(r *release) bool {
-		if b.holdsUp(r, b.flight[len(ws):]) {
+		if slices.ContainsFunc(b.uncommitted()[len(ws):], func(w *window) bool { return w.holds(r.has) }) {
 			return false
 		}
 		rs = append(rs, r)
@@ -262,10 +273,7 @@ func (b *Buffer) nextCommit() (ws []*window, rs []*release, c metadata.Commit) {
 	return ws, rs, c
 }
 
-func (b *Buffer) holdsUp(r *release, ws []*window) bool {
-	released := func(id metadata.PartitionID) bool { return r.ids[id] }
-	return b.open.holds(released) || slices.ContainsFunc(ws, func(w *window) bool { return w.holds(released) })
-}
+func (r *release) has(id metadata.PartitionID) bool { return r.ids[id] }
 
 // commitKnown returns when the commit is known to have happened, or when it never will.
 func (b *Buffer) commitKnown(ctx context.Context, c metadata.Commit) error {

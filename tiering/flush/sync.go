@@ -53,11 +53,7 @@ func (b *Buffer) unwritten() (parts []part) {
 		return nil
 	}
 	b.wantSync = false
-	for i := range len(b.flight) + 1 {
-		w := b.open
-		if i < len(b.flight) {
-			w = b.flight[i]
-		}
+	for _, w := range b.uncommitted() {
 		if p := w.unwritten(); len(p.chunks) > 0 || p.entries > w.told {
 			w.retain()
 			parts = append(parts, p)

@@ -208,7 +208,8 @@ func (c *Collector) notOlder(ctx context.Context, k Kept, before time.Time) (int
 			return 0, err
 		}
 		for i := range segments {
-			if s := &segments[i]; s.MaxTimestamp >= before.UnixMilli() {
+			// Records that tell no time are of no known age: they go by retention.bytes alone.
+			if s := &segments[i]; s.MaxTimestamp >= before.UnixMilli() || s.MaxTimestamp < 0 {
 				c.heads[k.ID] = head{from, s.MaxTimestamp}
 				return from, nil
 			}
@@ -287,7 +288,7 @@ func (c *Collector) forgetTopics(ctx context.Context) error {
 	if len(deleted) == 0 {
 		return nil
 	}
-	mixed, err := c.index.Mixed(ctx, maxMixed)
+	mixed, err := c.index.Mixed(ctx, mixedPage)
 	if err != nil {
 		return err
 	}
@@ -302,7 +303,7 @@ func (c *Collector) forgetTopics(ctx context.Context) error {
 		}
 	}
 	for _, num := range deleted {
-		if held[num] || len(mixed) == maxMixed || c.partitions.Unsealed(num) {
+		if held[num] || len(mixed) == mixedPage || c.partitions.Unsealed(num) {
 			continue
 		}
 		if err := c.index.ForgetTopic(ctx, num); err != nil && !errors.Is(err, metadata.ErrNotFound) {

@@ -11,18 +11,27 @@ import (
 	"varve.dev/tiering/object"
 )
 
-// maxMixed is how many objects one turn rewrites.
-const maxMixed = 64
+const (
+	// mixedPage is how many objects with dead extents are looked at: many more than are rewritten, because most are not
+	// worth it yet and would be in the way of those that are.
+	mixedPage = 1024
+	// maxRewrites is how many objects one turn rewrites: 16 GiB at the most.
+	maxRewrites = 64
+)
 
 // Rewrite moves the live extents out of sealed objects that hold a deleted topic, or that are dead by more than half: so
 // nothing of a deleted topic stays in the bucket, and what retention leaves over costs at most as much again.
 func (c *Collector) Rewrite(ctx context.Context) error {
-	mixed, err := c.index.Mixed(ctx, maxMixed)
+	mixed, err := c.index.Mixed(ctx, mixedPage)
 	if err != nil {
 		return fmt.Errorf("list mixed objects: %w", err)
 	}
 	deleted := c.partitions.DeletedTopics()
+	rewritten := 0
 	for i := range mixed {
+		if rewritten == maxRewrites {
+			break
+		}
 		m := &mixed[i]
 		dir, err := c.reader.Directory(ctx, m.Object)
 		if err != nil {
@@ -34,6 +43,7 @@ func (c *Collector) Rewrite(ctx context.Context) error {
 		if err := c.rewrite(ctx, m, dir); err != nil && !errors.Is(err, metadata.ErrConflict) {
 			return fmt.Errorf("rewrite %s: %w", m.Object.Key, err)
 		}
+		rewritten++
 	}
 	return nil
 }

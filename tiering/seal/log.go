@@ -10,7 +10,7 @@ import (
 type Log struct {
 	mu      sync.Mutex
 	objects []*object.Stored
-	bytes   int64 // of WAL objects
+	bytes   int64
 	dirs    int64
 	changed chan struct{} // capacity 1
 }

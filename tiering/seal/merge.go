@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"varve.dev/metadata"
+	"varve.dev/objectstore"
 	"varve.dev/objectstore/cache"
 	"varve.dev/tiering/object"
 )
@@ -24,38 +25,66 @@ type share struct {
 	id      metadata.PartitionID
 	p       Partition // nil: not led here
 	state   State
-	sources []source // from the sealed end to the run's end where it leaves; else what the run holds, live only
-	base    int64    // sealed end before and after
+	inRun   []source
+	all     []source  // from the sealed end to the run's end, wherever it lies
+	size    int64     // of all
+	oldest  time.Time // when the first of all was written, at the earliest
+	broken  bool      // all has a hole
+	base    int64     // sealed end before and after
 	end     int64
 	leaves  bool
+	sources []source // all where it leaves, else inRun; live only
+
+	producers int // batches of producers that a directory tells of
 }
 
-// merge is one run on its way: what was decided, and what was made of it.
-type merge struct {
-	*Sealer
+// plan is what is decided of a run, before anything is read or written.
+type plan struct {
 	run     []*object.Stored
 	in      map[*object.Stored]bool
 	shares  []*share
 	promote map[*object.Stored]bool
-	out     metadata.Sealing
-	made    []made
-	pack    *object.Stored
+	ranges  int   // of the run
+	packed  int   // of these, and
+	rest    int64 // bytes that go into a pack
+	maxPack int64
+}
+
+// progress says whether carrying it out leaves less than there was.
+func (p *plan) progress() bool {
+	return p.fits() && (len(p.run) > 1 || p.run[0].Kind == metadata.WAL || p.packed < p.ranges)
+}
+
+// fits says whether what cannot leave fits into one pack.
+func (p *plan) fits() bool { return p.rest <= p.maxPack }
+
+// merge is one plan that is carried out.
+type merge struct {
+	*Sealer
+	*plan
+	out  metadata.Sealing
+	made []made
+	pack *object.Stored
 }
 
 type made struct {
 	object metadata.Object
 	dir    *object.Directory
-	parts  []*share
 }
 
-// Merge rewrites one run and replaces its rows. It decides first, then reads and writes object by object, then commits;
-// until the commit nothing is changed, so that it is safe to repeat.
+// Merge rewrites one run and replaces its rows.
 func (s *Sealer) Merge(ctx context.Context, run []*object.Stored) error {
-	m := &merge{Sealer: s, run: run, in: map[*object.Stored]bool{}, promote: map[*object.Stored]bool{}}
-	for _, o := range run {
-		m.in[o] = true
+	return s.merge(ctx, s.plan(s.log.Objects(), run, time.Now(), false))
+}
+
+// merge reads and writes object by object, then commits; until the commit nothing is changed, so that it is safe to begin
+// anew.
+func (s *Sealer) merge(ctx context.Context, p *plan) error {
+	if !p.fits() {
+		return fmt.Errorf("%d bytes of partitions that cannot leave do not fit into a pack of %d", p.rest, p.maxPack)
 	}
-	m.decide(time.Now())
+	m := &merge{Sealer: s, plan: p}
+	run := p.run
 	m.out = metadata.Sealing{Of: run[0].Session, First: run[0].First, Last: run[len(run)-1].Last, Grace: s.cfg.Grace}
 	for _, o := range run {
 		m.out.Keys = append(m.out.Keys, o.Object.Key)
@@ -72,6 +101,11 @@ func (s *Sealer) Merge(ctx context.Context, run []*object.Stored) error {
 			m.out.Partitions = append(m.out.Partitions, metadata.SealedPartition{ID: sh.id, LeaderEpoch: sh.p.Epoch().Epoch, Base: sh.base, End: sh.end})
 		}
 	}
+	resume, err := s.partitions.Pause(ctx)
+	if err != nil {
+		return err
+	}
+	defer resume()
 	if err := m.commit(ctx); err != nil {
 		return fmt.Errorf("replace %d objects up to %d: %w", len(run), m.out.Last, err)
 	}
@@ -79,83 +113,156 @@ func (s *Sealer) Merge(ctx context.Context, run []*object.Stored) error {
 	return nil
 }
 
-// decide says of each partition whether it leaves the run as segments.
-func (m *merge) decide(now time.Time) {
-	objects := m.log.Objects()
-	last := slices.Index(objects, m.run[len(m.run)-1])
+// plan says of each partition whether it leaves the run as segments. force: it does, however small it is.
+func (s *Sealer) plan(objects, run []*object.Stored, now time.Time, force bool) *plan {
+	p := &plan{run: run, in: map[*object.Stored]bool{}, promote: map[*object.Stored]bool{}, maxPack: s.maxObject()}
 	by := map[metadata.PartitionID]*share{}
-	created := map[metadata.PartitionID]int64{}
-	for _, o := range m.run {
+	for _, o := range run {
+		p.in[o] = true
 		for i := range o.Dir.Ranges {
 			r := &o.Dir.Ranges[i]
+			p.ranges++
 			sh := by[r.Partition]
 			if sh == nil {
-				p, gone := m.partitions.Sealable(r.Partition)
+				led, gone := s.partitions.Sealable(r.Partition)
 				if gone {
 					continue // dead: dropped
 				}
-				sh = &share{id: r.Partition, p: p}
-				if p != nil {
-					sh.state = p.Sealing()
+				sh = &share{id: r.Partition, p: led}
+				if led != nil {
+					sh.state = led.Sealing()
+					sh.base, sh.end = sh.state.SealedEnd, sh.state.SealedEnd
 				}
 				by[r.Partition] = sh
-				m.shares = append(m.shares, sh)
-				created[r.Partition] = o.Dir.Header.CreatedAt
+				p.shares = append(p.shares, sh)
 			}
-			sh.sources = append(sh.sources, source{o, r})
+			sh.inRun = append(sh.inRun, source{o, r})
 		}
 	}
-	slices.SortFunc(m.shares, func(a, b *share) int {
+	slices.SortFunc(p.shares, func(a, b *share) int {
 		return cmp.Or(cmp.Compare(a.id.Topic, b.id.Topic), cmp.Compare(a.id.Partition, b.id.Partition))
 	})
-	for _, sh := range m.shares {
-		m.decideShare(sh, objects[:last+1], now.Sub(time.UnixMilli(created[sh.id])))
-	}
-	m.shares = slices.DeleteFunc(m.shares, func(sh *share) bool { return len(sh.sources) == 0 && !sh.leaves })
-	m.choosePromotions()
-}
-
-func (m *merge) decideShare(sh *share, objects []*object.Stored, age time.Duration) {
-	if sh.p == nil {
-		return // not led here: it stays in the pack as it is
-	}
-	// What leaves must start at the sealed end: older packs and sessions may hold the beginning.
-	var all []source
-	var size int64
-	end := sh.state.SealedEnd
+	// What leaves must start at the sealed end: older packs and other sessions may hold the beginning.
 	for _, o := range objects {
 		for i := range o.Dir.Ranges {
-			if r := &o.Dir.Ranges[i]; r.Partition == sh.id && r.End > end {
-				all, size, end = append(all, source{o, r}), size+r.Len, r.End
+			r := &o.Dir.Ranges[i]
+			if sh := by[r.Partition]; sh != nil && sh.p != nil && r.End > sh.state.SealedEnd && r.End <= sh.inRun[len(sh.inRun)-1].r.End {
+				sh.all = append(sh.all, source{o, r})
 			}
 		}
 	}
-	live := func(xs []source) []source {
-		return slices.DeleteFunc(xs, func(x source) bool {
-			return x.r.End <= sh.state.LogStart || x.r.End <= sh.state.SealedEnd
-		})
+	for _, sh := range p.shares {
+		if sh.p != nil {
+			sh.reach()
+			sh.producers = len(sh.p.ProducersAt(sh.end))
+		}
+		sh.decide(s.cfg.MinExtent, now, force)
 	}
-	sh.base, sh.end = sh.state.SealedEnd, end
-	sh.leaves = (size >= m.cfg.MinExtent || age >= sh.state.SegmentAge || end <= sh.state.LogStart) && end <= sh.state.LastStable
-	if sh.leaves {
-		sh.sources = live(all)
-	} else {
-		sh.sources = live(sh.sources)
+	p.makeFit()
+	p.shares = slices.DeleteFunc(p.shares, func(sh *share) bool { return len(sh.sources) == 0 && !sh.leaves })
+	for _, sh := range p.shares {
+		if !sh.leaves {
+			p.packed += len(sh.sources)
+		}
 	}
+	p.choosePromotions()
+	return p
+}
+
+// reach follows the ranges beyond the sealed end, in the order of offsets: agents may have taken turns, and sessions are
+// in the order of agents. A range that does not go on where the one before ended, but for records that are deleted, means
+// that something between lies elsewhere: then the partition stays.
+func (sh *share) reach() {
+	slices.SortStableFunc(sh.all, func(a, b source) int { return cmp.Compare(a.r.Base, b.r.Base) })
+	for i, x := range sh.all {
+		at := time.UnixMilli(x.o.Dir.Header.CreatedAt)
+		if i == 0 || at.Before(sh.oldest) {
+			sh.oldest = at
+		}
+		sh.broken = sh.broken || x.r.Base > max(sh.end, sh.state.LogStart) || x.r.Base < sh.end
+		sh.size, sh.end = sh.size+x.r.Len, max(sh.end, x.r.End)
+	}
+}
+
+func (sh *share) decide(minExtent int64, now time.Time, force bool) {
+	if sh.p == nil {
+		sh.sources = sh.inRun // not led here: it stays in the pack as it is
+		return
+	}
+	sh.leave(sh.mayLeave() && (force || sh.size >= minExtent || now.Sub(sh.oldest) >= sh.state.SegmentAge || sh.end <= sh.state.LogStart))
+}
+
+// mayLeave: nothing is missing before the end, and all of it is committed for good.
+func (sh *share) mayLeave() bool {
+	return sh.p != nil && !sh.broken && len(sh.all) > 0 && sh.end <= sh.state.LastStable
+}
+
+// leave takes what leaves from the sealed end on; what stays, from the run. Dead ranges are dropped.
+func (sh *share) leave(leaves bool) {
+	sh.leaves = leaves
+	from := sh.inRun
+	if leaves {
+		from = sh.all
+	}
+	sh.sources = slices.DeleteFunc(slices.Clone(from), func(x source) bool {
+		return x.r.End <= max(sh.state.LogStart, sh.state.SealedEnd)
+	})
+}
+
+// makeFit makes the largest leave as long as the rest is too much for one object.
+func (p *plan) makeFit() {
+	var staying []*share
+	for _, sh := range p.shares {
+		if !sh.leaves {
+			p.rest += sh.bytes()
+			if sh.mayLeave() {
+				staying = append(staying, sh)
+			}
+		}
+	}
+	slices.SortFunc(staying, func(a, b *share) int { return cmp.Compare(b.bytes(), a.bytes()) })
+	for _, sh := range staying {
+		if p.fits() {
+			return
+		}
+		p.rest -= sh.bytes()
+		sh.leave(true)
+	}
+}
+
+// maxObject is what an object may take, its directory included.
+func (s *Sealer) maxObject() int64 { return min(s.cfg.MaxObject, objectstore.MaxObjectBytes) }
+
+// bytes is what the share takes in an object, at the most.
+func (sh *share) bytes() (n int64) {
+	for _, x := range sh.sources {
+		n += sh.cost(x)
+	}
+	return n
+}
+
+// cost is what a range takes in an object: its batches, and its part of the directory. Of that a block's sum and an entry of
+// the index take less than 32 bytes for every 256 KiB, a producer's batch less than 48.
+func (sh *share) cost(x source) int64 {
+	producers := len(x.r.Producers)
+	if sh.p != nil {
+		producers = max(producers, sh.producers)
+	}
+	return x.r.Len + x.r.Len>>12 + 48*int64(producers) + 256
 }
 
 // choosePromotions finds objects of the run whose ranges all leave and are all large. A WAL object only tells the
 // producers' batches that it holds: it is promoted where that is all there is to tell.
-func (m *merge) choosePromotions() {
+func (p *plan) choosePromotions() {
 	leaving := map[*object.Range]*share{}
-	for _, sh := range m.shares {
+	for _, sh := range p.shares {
 		if sh.leaves {
 			for _, x := range sh.sources {
 				leaving[x.r] = sh
 			}
 		}
 	}
-	for _, o := range m.run {
+	for _, o := range p.run {
 		ok := true
 		for i := range o.Dir.Ranges {
 			r := &o.Dir.Ranges[i]
@@ -163,7 +270,7 @@ func (m *merge) choosePromotions() {
 			ok = ok && sh != nil && r.Len >= PromoteExtent && (r.Snapshot || tellsAll(r, sh.p.ProducersAt(r.End)))
 		}
 		if ok {
-			m.promote[o] = true
+			p.promote[o] = true
 		}
 	}
 }
@@ -204,12 +311,12 @@ func (m *merge) segments(ctx context.Context) error {
 				m.promoteRange(sh, x)
 				continue
 			}
-			if size > 0 && size+x.r.Len > m.cfg.MaxObject {
+			if n := sh.cost(x); size > 0 && size+n > m.maxObject() {
 				if err := flush(); err != nil {
 					return err
 				}
 			}
-			batchOf, parts, size = append(batchOf, x), append(parts, sh), size+x.r.Len
+			batchOf, parts, size = append(batchOf, x), append(parts, sh), size+sh.cost(x)
 		}
 	}
 	for _, o := range m.run {
@@ -239,7 +346,7 @@ func (m *merge) writeSealed(ctx context.Context, xs []source, parts []*share) er
 	}
 	obj := im.Object(key)
 	m.out.Objects = append(m.out.Objects, obj)
-	m.made = append(m.made, made{obj, im.Directory(), parts})
+	m.made = append(m.made, made{obj, im.Directory()})
 	for i := range im.Directory().Ranges {
 		r := &im.Directory().Ranges[i]
 		m.out.Segments = append(m.out.Segments, metadata.Segment{Extent: r.Extent(&obj), Records: r.Records, Generation: r.Generation})
@@ -394,33 +501,42 @@ func (m *merge) packRest(ctx context.Context) error {
 // packLocal is how long a pack stays on local disk: it will be merged again.
 const packLocal = 24 * time.Hour
 
-// commit replaces the run's rows. After a lost reply it looks whether the rows are still there: only this life writes
-// them, so that their absence is final.
+// commit replaces the run's rows, and returns when it is known whether it has. After a lost reply the same statement goes
+// again until an answer comes: only this life takes these rows away, so that when they are gone it was this merge. To give
+// up in doubt and begin anew would be to look for rows that a late statement has taken.
 func (m *merge) commit(ctx context.Context) error {
-	for attempt := 0; ; attempt++ {
+	doubt := false
+	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		err := m.index.Replace(ctx, m.me, m.out)
-		if err == nil || attempt == commitAttempts || ctx.Err() != nil {
+		switch {
+		case err == nil, errors.Is(err, metadata.ErrFenced):
 			return err
-		}
-		unknown := errors.Is(err, metadata.ErrUnknown)
-		if !unknown && !(attempt > 0 && errors.Is(err, metadata.ErrConflict)) {
+		case errors.Is(err, metadata.ErrUnknown):
+			doubt = true
+		case !doubt:
 			return err
+		case errors.Is(err, metadata.ErrConflict):
+			there, readErr := m.index.Read(ctx, nil)
+			if readErr == nil && !slices.ContainsFunc(there.Unsealed, func(o metadata.WALObject) bool { return o.Object.Key == m.out.Keys[0] }) {
+				return nil
+			}
+			if readErr == nil {
+				return err // another precondition does not hold, and will not
+			}
 		}
-		there, readErr := m.index.Read(ctx, nil)
-		if readErr != nil {
-			return errors.Join(err, readErr)
-		}
-		if !slices.ContainsFunc(there.Unsealed, func(o metadata.WALObject) bool { return o.Object.Key == m.out.Keys[0] }) {
-			return nil
-		}
-		if !unknown {
-			return err
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
-// commitAttempts bounds the repetitions after lost replies.
-const commitAttempts = 5
+// Backoff between the repetitions of a commit in doubt.
+const (
+	firstBackoff = 50 * time.Millisecond
+	lastBackoff  = 3 * time.Second
+)
 
 // publish tells everybody, after the commit: readers first learn where the bytes are, then lose the old places.
 func (m *merge) publish() {
@@ -429,7 +545,10 @@ func (m *merge) publish() {
 	}
 	for _, sh := range m.shares {
 		if sh.p == nil {
-			continue
+			// It may have been opened since, from rows as they were.
+			if sh.p, _ = m.partitions.Sealable(sh.id); sh.p == nil {
+				continue
+			}
 		}
 		end := int64(0)
 		if sh.leaves {

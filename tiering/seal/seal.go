@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,9 @@ type Partitions interface {
 	Sealable(id metadata.PartitionID) (p Partition, gone bool)
 	// Deleted says whether any topic is deleted whose bytes may still be there.
 	Deleted() bool
+	// Pause keeps partitions from being opened until resume is called: one that were opened between a merge's commit and
+	// its news would read from objects that are not named any more.
+	Pause(ctx context.Context) (resume func(), err error)
 }
 
 // Index is where a run is replaced.
@@ -140,23 +144,16 @@ func (s *Sealer) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Check)
 	defer tick.Stop()
 	for ticked := true; ; {
-		for {
-			run := s.due(time.Now(), ticked)
-			if len(run) == 0 {
-				break
-			}
-			err := s.Merge(ctx, run)
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, metadata.ErrFenced) {
-				return err
-			}
-			if err != nil {
-				s.cfg.Metrics.Failures.Inc()
-				s.cfg.Logger.Warn("seal failed, trying again later", "objects", len(run), "err", err)
-				break
-			}
+		_, err := s.Turn(ctx, time.Now(), ticked)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, metadata.ErrFenced) {
+			return err
+		}
+		if err != nil {
+			s.cfg.Metrics.Failures.Inc()
+			s.cfg.Logger.Warn("seal failed, trying again later", "err", err)
 		}
 		select {
 		case <-tick.C:
@@ -169,8 +166,20 @@ func (s *Sealer) Run(ctx context.Context) error {
 	}
 }
 
-// due picks the run to merge now, or none. Size is looked at whenever an object comes, age only on a tick.
-func (s *Sealer) due(now time.Time, ticked bool) []*object.Stored {
+// Turn merges whatever is due at a moment, run by run, and says how many runs that were; ticked looks at age too.
+func (s *Sealer) Turn(ctx context.Context, now time.Time, ticked bool) (merged int, err error) {
+	for due := s.due(now, ticked); due != nil; due = s.due(now, ticked) {
+		if err := s.merge(ctx, due); err != nil {
+			return merged, err
+		}
+		merged++
+	}
+	return merged, nil
+}
+
+// due plans the merge that is to be made now, or nil. Size is looked at whenever an object comes, age only on a tick.
+// Whatever it answers makes progress: fewer objects, or fewer bytes that are not sealed.
+func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	count, bytes, dirs := s.log.Size()
 	full := bytes > s.cfg.UnsealedBytes || count > s.cfg.UnsealedObjects || dirs > s.cfg.DirectoryBytes
 	if !full && !ticked {
@@ -178,37 +187,73 @@ func (s *Sealer) due(now time.Time, ticked bool) []*object.Stored {
 	}
 	objects := s.log.Objects()
 	if full {
-		if run := s.prefix(objects, func(n int, size, dir int64) bool {
-			return size > s.cfg.UnsealedBytes/2 || n > s.cfg.UnsealedObjects/2 || dir > s.cfg.DirectoryBytes/2
-		}); len(run) > 0 {
-			return run
+		if p := s.relieve(objects, now); p != nil {
+			return p
 		}
 	}
-	if run := s.packsDue(objects); len(run) > 0 {
-		return run
+	if run := packsDue(objects); len(run) > 0 {
+		if p := s.fitting(objects, run, now); p.progress() {
+			return p
+		}
 	}
 	if s.partitions.Deleted() {
-		for i, o := range objects {
+		for _, o := range objects {
 			if s.holdsDeleted(o) {
-				return sameSession(objects[i:i+1], objects[i])
+				return s.plan(objects, []*object.Stored{o}, now, false)
 			}
 		}
 	}
-	half := now.Add(-s.cfg.Age / 2).UnixMilli()
-	for _, o := range objects {
-		if o.Kind == metadata.WAL && o.Dir.Header.CreatedAt <= now.Add(-s.cfg.Age).UnixMilli() {
-			return s.prefixOlder(objects, half)
-		}
+	if run := s.agedWAL(objects, now); len(run) > 0 {
+		return s.fitting(objects, run, now)
 	}
 	for _, o := range objects {
 		if o.Kind == metadata.Pack && s.aged(o, now) {
-			return []*object.Stored{o}
+			if p := s.plan(objects, []*object.Stored{o}, now, false); p.progress() {
+				return p
+			}
 		}
 	}
 	return nil
 }
 
-// prefix is the oldest WAL objects of one session, up to enough. Where only packs are left, they are the run.
+// fitting plans as much of a run as can be merged at once: what cannot leave must fit into one pack.
+func (s *Sealer) fitting(objects, run []*object.Stored, now time.Time) *plan {
+	for {
+		p := s.plan(objects, run, now, false)
+		if p.fits() || len(run) == 1 {
+			return p
+		}
+		run = run[:len(run)/2]
+	}
+}
+
+// relieve makes room where a bound is passed: by a run of WAL objects where these take more than half of a bound, else by
+// sealing a pack, however small its extents: packed once more they would take as much.
+func (s *Sealer) relieve(objects []*object.Stored, now time.Time) *plan {
+	over := func(n int, bytes, dirs int64) bool {
+		return bytes > s.cfg.UnsealedBytes/2 || n > s.cfg.UnsealedObjects/2 || dirs > s.cfg.DirectoryBytes/2
+	}
+	var n int
+	var bytes, dirs int64
+	for _, o := range objects {
+		if o.Kind == metadata.WAL {
+			n, bytes, dirs = n+1, bytes+o.Object.Length, dirs+int64(len(o.Directory))
+		}
+	}
+	if over(n, bytes, dirs) {
+		return s.fitting(objects, s.prefix(objects, over), now)
+	}
+	for _, o := range objects {
+		if o.Kind == metadata.Pack {
+			if p := s.plan(objects, []*object.Stored{o}, now, true); p.progress() {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// prefix is the oldest WAL objects of one session, up to enough.
 func (s *Sealer) prefix(objects []*object.Stored, enough func(n int, bytes, dirs int64) bool) (run []*object.Stored) {
 	var bytes, dirs int64
 	for _, o := range objects {
@@ -218,15 +263,11 @@ func (s *Sealer) prefix(objects []*object.Stored, enough func(n int, bytes, dirs
 			}
 			continue
 		}
-		if len(run) > 0 && (o.Session.Epoch != run[0].Session.Epoch || o.Session.Agent != run[0].Session.Agent ||
-			enough(len(run), bytes, dirs) || bytes+o.Object.Length > maxRunObjects*s.cfg.MaxObject) {
+		if len(run) > 0 && (!sameSession(o, run[0]) || enough(len(run), bytes, dirs) || bytes+o.Object.Length > maxRunObjects*s.cfg.MaxObject) {
 			break
 		}
 		run = append(run, o)
 		bytes, dirs = bytes+o.Object.Length, dirs+int64(len(o.Directory))
-	}
-	if len(run) == 0 && len(objects) > 0 {
-		return sameSession(objects, objects[0])
 	}
 	return run
 }
@@ -234,35 +275,38 @@ func (s *Sealer) prefix(objects []*object.Stored, enough func(n int, bytes, dirs
 // maxRunObjects bounds a run by what it can become: four sealed objects.
 const maxRunObjects = 4
 
-func (s *Sealer) prefixOlder(objects []*object.Stored, created int64) []*object.Stored {
-	n := 0
-	for n < len(objects) && objects[n].Dir.Header.CreatedAt <= created {
+// agedWAL is the oldest WAL objects where any is older than the age: down to half of it, so that merges stay rare.
+func (s *Sealer) agedWAL(objects []*object.Stored, now time.Time) []*object.Stored {
+	old := func(o *object.Stored, age time.Duration) bool {
+		return o.Kind == metadata.WAL && o.Dir.Header.CreatedAt <= now.Add(-age).UnixMilli()
+	}
+	if !slices.ContainsFunc(objects, func(o *object.Stored) bool { return old(o, s.cfg.Age) }) {
+		return nil
+	}
+	run := s.prefix(objects, func(int, int64, int64) bool { return false })
+	n := 1
+	for n < len(run) && old(run[n], s.cfg.Age/2) {
 		n++
 	}
-	return s.prefix(objects[:n], func(int, int64, int64) bool { return false })
+	return run[:n]
 }
 
-func sameSession(objects []*object.Stored, first *object.Stored) (run []*object.Stored) {
-	for _, o := range objects {
-		if o.Session.Agent != first.Session.Agent || o.Session.Epoch != first.Session.Epoch || len(run) == mergePacks {
-			break
-		}
-		run = append(run, o)
-	}
-	return run
+func sameSession(a, b *object.Stored) bool {
+	return a.Session.Agent == b.Session.Agent && a.Session.Epoch == b.Session.Epoch
 }
 
 // packsDue finds mergePacks neighbouring packs of one level and session.
-func (s *Sealer) packsDue(objects []*object.Stored) (run []*object.Stored) {
+func packsDue(objects []*object.Stored) (run []*object.Stored) {
 	for _, o := range objects {
-		if len(run) > 0 && (o.Kind != metadata.Pack || o.Session.Epoch != run[0].Session.Epoch || o.Session.Agent != run[0].Session.Agent ||
-			o.Dir.Header.Level != run[0].Dir.Header.Level) {
+		if o.Kind != metadata.Pack {
+			run = nil
+			continue
+		}
+		if len(run) > 0 && (!sameSession(o, run[0]) || o.Dir.Header.Level != run[0].Dir.Header.Level) {
 			run = nil
 		}
-		if o.Kind == metadata.Pack {
-			if run = append(run, o); len(run) == mergePacks {
-				return run
-			}
+		if run = append(run, o); len(run) == mergePacks {
+			return run
 		}
 	}
 	return nil
