@@ -146,7 +146,8 @@ func (w *wanted) check(version int16) {
 	}
 }
 
-// ready says whether an answer is due: enough bytes, an error, a divergence, or no time left.
+// ready says whether an answer is due: enough bytes, an error, a divergence, or no time left. Once the request is parked it
+// is called with the lock held.
 func (f *request) ready() bool {
 	var n int64
 	for i := range f.wants {
@@ -159,11 +160,12 @@ func (f *request) ready() bool {
 	return n > 0 && n >= int64(f.req.MinBytes) || len(f.wants) > 0 && f.req.MinBytes <= 0 || !time.Now().Before(f.deadline)
 }
 
-// park waits for news of any partition, or for the deadline. Each piece of news re-arms what it has used up.
+// park waits for news of any partition, or for the deadline. What arrived before a watch stood is not news to it: so after
+// every watch the request looks again.
 func (f *request) park() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.done {
+		f.mu.Unlock()
 		return
 	}
 	f.timer = time.AfterFunc(time.Until(f.deadline), f.finish)
@@ -171,6 +173,11 @@ func (f *request) park() {
 	f.cancels = append(f.cancels, func() { stop() })
 	for i := range f.wants {
 		f.watch(&f.wants[i])
+	}
+	ready := f.ready()
+	f.mu.Unlock()
+	if ready {
+		f.finish()
 	}
 }
 
@@ -181,14 +188,19 @@ func (f *request) watch(w *wanted) {
 }
 
 func (f *request) news(w *wanted) {
-	if w.p.Err() != nil || f.ready() {
-		f.finish()
+	f.mu.Lock()
+	if f.done { // what is answered belongs to who answers
+		f.mu.Unlock()
 		return
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.done {
+	over := w.p.Err() != nil
+	if !over {
 		f.watch(w)
+		over = f.ready()
+	}
+	f.mu.Unlock()
+	if over {
+		f.finish()
 	}
 }
 
