@@ -1,5 +1,5 @@
 # Two commands to start with: make run, make test. Everything else is named in README.md.
-.PHONY: build run test test-all race lint demo demo-s3 stack fuzz image-check clean help bench bench-kafka
+.PHONY: build run test test-all race lint demo demo-s3 stack suites compare-kafka bench bench-kafka fuzz image-check clean help bench bench-kafka
 
 GO ?= go
 FUZZTIME ?= 10s
@@ -51,6 +51,20 @@ bench: ## The agent against the least that a process must do; BENCH holds flags,
 bench-kafka: ## The same, and Apache Kafka beside it in the same run
 	localstack/e2e/install java
 	$(GO) run ./localstack/bench -brokers varve,floor,kafka $(BENCH)
+
+suites: build ## The tests of franz-go, librdkafka and sarama against an agent (needs a C compiler)
+	$(GO) run ./localstack/suites -varve bin/varve
+
+compare-kafka: build ## The same requests to Varve and to Apache Kafka; writes the table of differences (needs Java)
+	localstack/e2e/install java
+	$(GO) run ./localstack/compare
+
+bench: build ## CPU, requests and latency of an agent, beside a bare floor
+	$(GO) run ./localstack/bench -varve bin/varve
+
+bench-kafka: build ## The same beside Apache Kafka (needs Java)
+	localstack/e2e/install java
+	$(GO) run ./localstack/bench -varve bin/varve -brokers varve,floor,kafka
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@for pkg in $$($(GO) list $(PACKAGES)); do \
