@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ import (
 // REQUEST_TIMED_OUT, or a closed connection. acks=0 is never answered: an error closes the connection.
 //
 // v8 adds messages to errors, v10 hints of leaders (KIP-951; there is no other leader to hint at), v13 topic ids.
+//
+// A request of one partition costs eight allocations, and none for each further batch: the answer is encoded here, since
+// kmsg's encoder compares by reflection for each partition.
 
 // maxDecompressed bounds what a topic that asks for another codec opens of one batch: 128 MiB.
 const maxDecompressed = 128 << 20
@@ -36,26 +40,31 @@ type Led interface {
 
 // Room is the bound on what waits for the object store (flush.Buffer).
 type Room interface {
+	// TryReserve is Reserve where there is room at once.
+	TryReserve(n int64) bool
 	Reserve(ctx context.Context, n int64) error
 	Unreserve(n int64)
 }
 
 type produce struct {
-	topics *catalog.Catalog
-	led    Led
-	room   Room
-	wait   time.Duration // for room, before a request is refused
+	topics   *catalog.Catalog
+	led      Led
+	room     Room
+	wait     time.Duration // for room, before a request is refused
+	requests sync.Pool     // *kmsg.ProduceRequest
 }
 
 // Produce is the handler of key 0.
 func Produce(topics *catalog.Catalog, led Led, room Room, wait time.Duration) API {
-	h := &produce{topics, led, room, wait}
+	h := &produce{topics: topics, led: led, room: room, wait: wait}
+	h.requests.New = func() any { return kmsg.NewPtrProduceRequest() }
 	return API{Key: 0, Min: 3, Max: 13, FrameCap: wire.MaxFrame, Weight: 1, Handle: h.handle}
 }
 
 func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.Reply)) {
-	req, err := decodeProduce(r)
-	if err != nil {
+	req := h.requests.Get().(*kmsg.ProduceRequest)
+	defer h.reuse(req)
+	if err := decodeProduce(r, req); err != nil {
 		reply(refuse(err))
 		return
 	}
@@ -82,10 +91,26 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 	p.appended(time.Duration(req.TimeoutMillis) * time.Millisecond)
 }
 
+// reusedTopics bounds what a request that is reused may hold on to.
+const reusedTopics = 64
+
+// reuse keeps a request for the next, without the connection's bytes that it lies on.
+func (h *produce) reuse(req *kmsg.ProduceRequest) {
+	if cap(req.Topics) > reusedTopics {
+		return
+	}
+	clear(req.Topics[:cap(req.Topics)])
+	*req = kmsg.ProduceRequest{Topics: req.Topics[:0]}
+	h.requests.Put(req)
+}
+
 // admit waits for room in the window, as long as the request and the agent allow.
 func (h *produce) admit(ctx context.Context, req *kmsg.ProduceRequest, n int64) error {
 	if req.Acks < -1 || req.Acks > 1 {
 		return kerr.InvalidRequiredAcks
+	}
+	if h.room.TryReserve(n) {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.wait)
 	defer cancel()
@@ -148,39 +173,55 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 
 // producing is one request on its way: the answer, and what it still waits for.
 type producing struct {
-	r     *wire.Request
-	acks  int16
-	reply func(wire.Reply)
+	version int16
+	acks    int16
+	reply   func(wire.Reply)
 
 	mu      sync.Mutex
-	resp    *kmsg.ProduceResponse
-	slots   []*kmsg.ProduceResponseTopicPartition
-	waiting int // slots that are appended and not yet durable, plus one until all are appended
-	pending []bool
-	failed  error // of acks=0
+	topics  []producedTopic
+	slots   []produced // of all topics, one behind the other
+	waiting int        // slots that are appended and not yet durable, plus one until all are appended
+	failed  error      // of acks=0
 	timer   *time.Timer
 	sent    bool
+
+	// Most requests are for one partition, and need no more memory than this.
+	topic [1]producedTopic
+	slot  [1]produced
+	parts [1][]byte
+}
+
+// producedTopic is what the answer says of a topic.
+type producedTopic struct {
+	name       string
+	id         [16]byte
+	partitions int
+}
+
+// produced is what the answer says of one partition.
+type produced struct {
+	partition          int32
+	code               int16
+	pending            bool // appended and not yet durable
+	base, time, oldest int64
+	message            *string
 }
 
 func newProducing(r *wire.Request, req *kmsg.ProduceRequest, reply func(wire.Reply)) *producing {
-	p := &producing{r: &wire.Request{Key: r.Key, Version: r.Version}, acks: req.Acks, reply: reply, waiting: 1}
-	p.resp = kmsg.NewPtrProduceResponse()
+	p := &producing{version: r.Version, acks: req.Acks, reply: reply, waiting: 1}
 	n := 0
 	for i := range req.Topics {
 		n += len(req.Topics[i].Partitions)
 	}
-	p.slots, p.pending = make([]*kmsg.ProduceResponseTopicPartition, 0, n), make([]bool, n)
-	p.resp.Topics = make([]kmsg.ProduceResponseTopic, len(req.Topics))
+	p.topics, p.slots = p.topic[:0], p.slot[:0]
+	if n > 1 || len(req.Topics) > 1 {
+		p.topics, p.slots = make([]producedTopic, 0, len(req.Topics)), make([]produced, 0, n)
+	}
 	for i := range req.Topics {
-		q, t := &req.Topics[i], &p.resp.Topics[i]
-		*t = kmsg.NewProduceResponseTopic()
-		t.Topic, t.TopicID = q.Topic, q.TopicID
-		t.Partitions = make([]kmsg.ProduceResponseTopicPartition, len(q.Partitions))
-		for k := range q.Partitions {
-			t.Partitions[k] = kmsg.NewProduceResponseTopicPartition()
-			t.Partitions[k].Partition = q.Partitions[k].Partition
-			t.Partitions[k].BaseOffset, t.Partitions[k].LogAppendTime, t.Partitions[k].LogStartOffset = -1, -1, -1
-			p.slots = append(p.slots, &t.Partitions[k])
+		t := &req.Topics[i]
+		p.topics = append(p.topics, producedTopic{strings.Clone(t.Topic), t.TopicID, len(t.Partitions)}) // the name lies in the connection's buffer
+		for k := range t.Partitions {
+			p.slots = append(p.slots, produced{partition: t.Partitions[k].Partition, base: -1, time: -1, oldest: -1})
 		}
 	}
 	return p
@@ -190,19 +231,19 @@ func newProducing(r *wire.Request, req *kmsg.ProduceRequest, reply func(wire.Rep
 func (p *producing) set(slot int, done partition.Appended, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := p.slots[slot]
+	s := &p.slots[slot]
 	if err != nil {
-		s.ErrorCode, s.ErrorMessage = Code(err), text(err)
+		s.code, s.message = Code(err), text(err)
 		p.failed = errors.Join(p.failed, err)
 		return
 	}
-	s.BaseOffset, s.LogAppendTime, s.LogStartOffset = done.Base, done.AppendTime, done.LogStart
+	s.base, s.time, s.oldest = done.Base, done.AppendTime, done.LogStart
 	if p.acks != 0 {
 		// Done may have come first: then it has left its mark.
-		if p.pending[slot] {
-			p.pending[slot] = false
+		if s.pending {
+			s.pending = false
 		} else {
-			p.pending[slot] = true
+			s.pending = true
 			p.waiting++
 		}
 	}
@@ -211,15 +252,16 @@ func (p *producing) set(slot int, done partition.Appended, err error) {
 // Done implements flush.Waiter. Whatever the error is: the record may be there.
 func (p *producing) Done(slot int, err error) {
 	p.mu.Lock()
+	s := &p.slots[slot]
 	if err != nil {
-		p.slots[slot].ErrorCode, p.slots[slot].ErrorMessage = kerr.RequestTimedOut.Code, text(err)
+		s.code, s.message = kerr.RequestTimedOut.Code, text(err)
 	}
-	if !p.pending[slot] {
-		p.pending[slot] = true // before set
+	if !s.pending {
+		s.pending = true // before set
 		p.mu.Unlock()
 		return
 	}
-	p.pending[slot] = false
+	s.pending = false
 	p.waiting--
 	p.finish()
 }
@@ -237,9 +279,9 @@ func (p *producing) appended(timeout time.Duration) {
 // expire answers what is known when the client's timeout has passed.
 func (p *producing) expire() {
 	p.mu.Lock()
-	for i, waits := range p.pending {
-		if waits {
-			p.slots[i].ErrorCode = kerr.RequestTimedOut.Code
+	for i := range p.slots {
+		if p.slots[i].pending {
+			p.slots[i].code = kerr.RequestTimedOut.Code
 		}
 	}
 	p.waiting = 0
@@ -263,7 +305,8 @@ func (p *producing) finish() {
 	case p.acks == 0:
 		out = wire.Reply{NoReply: true}
 	default:
-		out = encode(p.r, p.resp)
+		p.parts[0] = p.encode()
+		out = wire.Reply{Parts: p.parts[:]}
 	}
 	p.mu.Unlock()
 	p.reply(out)

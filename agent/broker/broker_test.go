@@ -152,7 +152,7 @@ func (c client) wantClosed() {
 func produceStub() API {
 	return API{Key: 0, Min: 3, Max: 13, FrameCap: wire.MaxFrame, Weight: 1,
 		Handle: func(_ context.Context, r *wire.Request, reply func(wire.Reply)) {
-			if _, err := decodeProduce(r); err != nil {
+			if err := decodeProduce(r, kmsg.NewPtrProduceRequest()); err != nil {
 				reply(refuse(err))
 				return
 			}
@@ -285,7 +285,8 @@ func TestAProduceRequestIsCountedBeforeItIsDecoded(t *testing.T) {
 			req.Topics = append(req.Topics, topic)
 		}
 		r := &wire.Request{Key: 0, Version: version, Body: req.AppendTo(nil)}
-		got, err := decodeProduce(r)
+		got := kmsg.NewPtrProduceRequest()
+		err := decodeProduce(r, got)
 		if err != nil || len(got.Topics) != 3 || string(got.Topics[2].Partitions[3].Records) != "records" {
 			t.Fatalf("v%d: got %+v, %v", version, got, err)
 		}
@@ -293,7 +294,7 @@ func TestAProduceRequestIsCountedBeforeItIsDecoded(t *testing.T) {
 			req.Topics[0].Partitions = append(req.Topics[0].Partitions, req.Topics[0].Partitions[0])
 		}
 		r.Body = req.AppendTo(nil)
-		if _, err := decodeProduce(r); err == nil || !strings.Contains(err.Error(), "want at most 20000") {
+		if err := decodeProduce(r, got); err == nil || !strings.Contains(err.Error(), "want at most 20000") {
 			t.Errorf("v%d: got %v, want a refusal", version, err)
 		}
 	}

@@ -20,8 +20,7 @@ func clientKeys() []int16 {
 func decodeAny(key, version int16, body []byte) error {
 	r := &wire.Request{Key: key, Version: version, Body: body}
 	if key == 0 {
-		_, err := decodeProduce(r)
-		return err
+		return decodeProduce(r, kmsg.NewPtrProduceRequest())
 	}
 	_, err := decode[kmsg.Request](r)
 	return err

@@ -178,6 +178,15 @@ func (l *logs) Reserve(ctx context.Context, n int64) error {
 	return l.full
 }
 
+func (l *logs) TryReserve(n int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full == nil {
+		l.sum += n
+	}
+	return l.full == nil
+}
+
 func (l *logs) Unreserve(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,12 +14,22 @@ import (
 // no cap on them bounds what decoding allocates: this does, to some 4 MiB.
 const maxProduceElements = 20_000
 
-// decodeProduce decodes a Produce request. The records stay slices of the connection's buffer.
-func decodeProduce(r *wire.Request) (*kmsg.ProduceRequest, error) {
+// decodeProduce decodes a Produce request into req. Names and records stay slices of the connection's buffer: what outlives
+// the handler is copied.
+func decodeProduce(r *wire.Request, req *kmsg.ProduceRequest) (err error) {
 	if err := scanProduce(r.Version, r.Body); err != nil {
-		return nil, fmt.Errorf("Produce version %d: %w", r.Version, err)
+		return fmt.Errorf("Produce version %d: %w", r.Version, err)
 	}
-	return decode[*kmsg.ProduceRequest](r)
+	defer func() {
+		if p := recover(); p != nil { // kmsg is generated and large
+			err = fmt.Errorf("Produce version %d: decoding panicked: %v", r.Version, p)
+		}
+	}()
+	req.SetVersion(r.Version)
+	if err := req.UnsafeReadFrom(r.Body); err != nil {
+		return fmt.Errorf("Produce version %d: %w", r.Version, err)
+	}
+	return nil
 }
 
 // scanProduce walks over a body without allocating and counts what it is made of.

@@ -45,7 +45,8 @@ type Conn struct {
 	port     int32
 	in       *inbox
 	out      *outbox
-	client   string // the last client id, so that it is not allocated for each request
+	client   string      // the last client id, so that it is not allocated for each request
+	sending  net.Buffers // what WriteTo uses up
 	born     time.Time
 	sent     atomic.Int64 // when the last answer was written, in nanoseconds after born
 
@@ -304,16 +305,30 @@ func (c *Conn) start(frame []byte, paid charge) error {
 	if string(h.client) != c.client {
 		c.client = string(h.client)
 	}
-	r := &Request{
-		Key: key, Version: version, Correlation: h.correlation, ClientID: c.client, Body: frame[h.size:], Conn: c,
+	x := &exchange{
+		Request: Request{Key: key, Version: version, Correlation: h.correlation, ClientID: c.client, Body: frame[h.size:], Conn: c},
+		slot:    slot{key: key, tags: flexible && key != apiVersionsKey, correlation: h.correlation, arrived: time.Now()},
+		paid:    paid.after,
 	}
 	if key != produceKey {
-		r.Body = append(make([]byte, 0, len(r.Body)), r.Body...)
+		x.Body = append(make([]byte, 0, len(x.Body)), x.Body...)
 	}
-	s := &slot{key: key, tags: flexible && key != apiVersionsKey, correlation: h.correlation, arrived: time.Now()}
-	c.out.add(s)
-	return c.handle(r, func(reply Reply) { c.reply(s, paid.after, reply) })
+	c.out.add(&x.slot)
+	err = c.handle(&x.Request, x.reply)
+	if key == produceKey {
+		x.Body = nil // lent for the call only
+	}
+	return err
 }
+
+// exchange is a request and the place of its answer, in one allocation.
+type exchange struct {
+	Request
+	slot slot
+	paid int64 // given back with the answer
+}
+
+func (x *exchange) reply(r Reply) { x.Conn.reply(&x.slot, x.paid, r) }
 
 // handle runs the handler; its panic ends the connection and nothing else.
 func (c *Conn) handle(r *Request, reply func(Reply)) (err error) {
@@ -384,7 +399,8 @@ func (c *Conn) send(buffers net.Buffers, total int64) error {
 	if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.allow(c.s.cfg.WriteTimeout, total))); err != nil {
 		return err
 	}
-	n, err := buffers.WriteTo(c.nc)
+	c.sending = buffers
+	n, err := c.sending.WriteTo(c.nc)
 	c.s.metrics.bytesOut.Add(float64(n))
 	c.sent.Store(int64(time.Since(c.born)))
 	return err

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,18 +40,23 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}, []string{"api"})
 	reg.MustRegister(m.connections, m.refused, m.closed, m.bytesIn, m.bytesOut, seconds)
 	for key := range m.requests {
-		m.requests[key] = lazyObserver{seconds, kmsg.NameForKey(int16(key))}
+		m.requests[key] = &lazyObserver{of: seconds, api: kmsg.NameForKey(int16(key))}
 	}
 	return m
 }
 
 // lazyObserver keeps the series of APIs that nobody calls out of the exposition.
 type lazyObserver struct {
-	of  *prometheus.HistogramVec
-	api string
+	of   *prometheus.HistogramVec
+	api  string
+	once sync.Once
+	is   prometheus.Observer
 }
 
-func (l lazyObserver) Observe(v float64) { l.of.WithLabelValues(l.api).Observe(v) }
+func (l *lazyObserver) Observe(v float64) {
+	l.once.Do(func() { l.is = l.of.WithLabelValues(l.api) })
+	l.is.Observe(v)
+}
 
 func (m *metrics) observe(key int16, took time.Duration) {
 	if key >= 0 && int(key) < len(m.requests) {

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -111,11 +112,12 @@ func (o *outbox) put(s *slot, r Reply) bool {
 func (o *outbox) take(dst []*slot) []*slot {
 	for {
 		o.mu.Lock()
-		for len(o.slots) > 0 && o.slots[0].done && !o.dead {
-			dst = append(dst, o.slots[0])
-			o.slots[0] = nil
-			o.slots = o.slots[1:]
+		done := 0
+		for done < len(o.slots) && o.slots[done].done && !o.dead {
+			done++
 		}
+		dst = append(dst, o.slots[:done]...)
+		o.slots = slices.Delete(o.slots, 0, done) // at most maxSlots are moved, and nothing is allocated
 		over := o.dead || o.ended && len(o.slots) == 0
 		o.mu.Unlock()
 		if len(dst) > 0 || over {

@@ -195,7 +195,7 @@ func wake(c chan struct{}) {
 // caller gives the reservation back with Unreserve when its batches are appended.
 func (b *Buffer) Reserve(ctx context.Context, n int64) error {
 	b.mu.Lock()
-	for b.err == nil && !b.draining && b.uncommit+b.reserved > 0 && b.uncommit+b.reserved+n > b.cfg.BufferBytes {
+	for b.err == nil && !b.draining && b.overfull(n) {
 		c := make(chan struct{})
 		b.room = append(b.room, c)
 		b.mu.Unlock()
@@ -216,6 +216,22 @@ func (b *Buffer) Reserve(ctx context.Context, n int64) error {
 	}
 	b.reserved += n
 	return nil
+}
+
+// TryReserve is Reserve without waiting: it is false where Reserve would wait or fail.
+func (b *Buffer) TryReserve(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil || b.draining || b.overfull(n) {
+		return false
+	}
+	b.reserved += n
+	return true
+}
+
+// overfull says that n more bytes do not fit. An empty buffer takes any request.
+func (b *Buffer) overfull(n int64) bool {
+	return b.uncommit+b.reserved > 0 && b.uncommit+b.reserved+n > b.cfg.BufferBytes
 }
 
 // Unreserve gives a reservation back.
