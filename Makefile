@@ -59,13 +59,6 @@ compare-kafka: build ## The same requests to Varve and to Apache Kafka; writes t
 	localstack/e2e/install java
 	$(GO) run ./localstack/compare
 
-bench: build ## CPU, requests and latency of an agent, beside a bare floor
-	$(GO) run ./localstack/bench -varve bin/varve
-
-bench-kafka: build ## The same beside Apache Kafka (needs Java)
-	localstack/e2e/install java
-	$(GO) run ./localstack/bench -varve bin/varve -brokers varve,floor,kafka
-
 fuzz: ## Every fuzz target for FUZZTIME each
 	@for pkg in $$($(GO) list $(PACKAGES)); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
