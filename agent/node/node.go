@@ -253,7 +253,7 @@ func (n *node) run(ctx context.Context, stdout io.Writer) error {
 	}
 	g, work := errgroup.WithContext(life)
 	ground, beats, upkeep, front := newStage(work), newStage(work), newStage(work), newStage(work)
-	ground.run(g, n.buffer.Run, n.journal.Run, n.cache.Run)
+	ground.run(g, n.buffer.Run, n.runJournal, n.cache.Run)
 	beats.run(g, n.keeper.Run)
 	err := n.start(ctx)
 	if err == nil {
@@ -313,6 +313,16 @@ func (n *node) start(ctx context.Context) error {
 	return nil
 }
 
+// runJournal ends the agent when the journal breaks, but not before what memory holds is in the object store.
+func (n *node) runJournal(ctx context.Context) error {
+	err := n.journal.Run(ctx)
+	if err != nil && ctx.Err() == nil {
+		n.log.Error("the journal is broken: flushing what memory holds, then stopping", "err", err)
+		err = errors.Join(err, n.buffer.Drain(ctx))
+	}
+	return err
+}
+
 // reconcile follows changes of the catalog that came from elsewhere.
 func (n *node) reconcile(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
@@ -324,12 +334,12 @@ func (n *node) reconcile(ctx context.Context) error {
 	})
 	retry := time.NewTicker(n.cfg.Duration("catalog.poll.ms"))
 	defer retry.Stop()
-	failed := false
+	failed := true // the catalog may have changed since the start
 	for {
 		select {
 		case <-changed:
 		case <-retry.C:
-			if !failed {
+			if !failed && !n.set.Unsettled() {
 				continue
 			}
 		case <-ctx.Done():

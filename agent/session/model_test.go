@@ -861,7 +861,7 @@ func TestEveryOrderOfEvents(t *testing.T) {
 	}
 	limit := 3_000_000
 	if os.Getenv("VARVE_MODEL") == "long" {
-		limit = 30_000_000
+		limit = 6_000_000
 		for _, w := range slices.Clone(worlds) {
 			worlds = append(worlds, w.with(w.name+", wider", func(w *world) { w.values, w.crash, w.starts = 3, w.crash+1, 3; w.fence *= 2; w.giv *= 2 }))
 		}
