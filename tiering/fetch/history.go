@@ -41,6 +41,7 @@ func (g *reading) segments(ctx context.Context, segments []metadata.Segment) (do
 		if err != nil {
 			return false, err
 		}
+		g.next = segments[i+1:]
 		if done, err := g.take(ctx, x); done || err != nil {
 			return done, err
 		}
@@ -164,7 +165,7 @@ func (ds *directories) get(ctx context.Context, o metadata.Object) (*object.Dire
 	if d, ok := ds.kept.GetIfPresent(o.Key); ok {
 		return d, nil
 	}
-	if o.DirectoryLength <= 0 || int64(o.DirectoryLength) > o.Length || o.DirectoryLength > object.MaxDirectory {
+	if !plausible(o) {
 		return nil, fmt.Errorf("%w: length %d in an object of %d bytes", object.ErrCorrupt, o.DirectoryLength, o.Length)
 	}
 	read := ds.join(o)
@@ -174,6 +175,21 @@ func (ds *directories) get(ctx context.Context, o metadata.Object) (*object.Dire
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func plausible(o metadata.Object) bool {
+	return o.DirectoryLength > 0 && int64(o.DirectoryLength) <= o.Length && o.DirectoryLength <= object.MaxDirectory
+}
+
+// soon answers a directory that is kept, and nil for another, which it begins to read: it will be wanted.
+func (ds *directories) soon(o metadata.Object) *object.Directory {
+	if d, ok := ds.kept.GetIfPresent(o.Key); ok {
+		return d
+	}
+	if plausible(o) {
+		ds.join(o)
+	}
+	return nil
 }
 
 // join begins a read, or finds the one that is on its way.

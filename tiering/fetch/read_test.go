@@ -509,6 +509,56 @@ func TestASequentialReplayIsCheap(t *testing.T) {
 	}
 }
 
+// Read-ahead does not end with a segment: what follows is on its way before it is asked for, its directory first.
+func TestReadAheadGoesOnIntoTheNextSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.ahead = 1 << 20
+		var size int64
+		for i := range int64(3) {
+			var bs []batch.Batch
+			for k := range int64(4) {
+				bs = append(bs, plain(40*i+10*k, 10, 40_000))
+			}
+			size = int64(len(bs[0]))
+			w.add(fmt.Sprintf("seg/%d", i), metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): bs}, nil)
+		}
+		r := w.reader(t)
+		for from := int64(0); from < 120; from += 20 {
+			res := r.Read(t.Context(), []fetch.Plan{{Partition: part(0), From: from, Max: int(2 * size), Sealed: true, SealedEnd: 120}}, 1<<20)
+			if res.Parts[0].Err != nil || int64(res.Parts[0].Bytes) != 2*size {
+				t.Fatal(res.Parts[0])
+			}
+			res.Release()
+			synctest.Wait() // for directories
+		}
+		var want []string
+		note := func(format string, a ...any) { want = append(want, fmt.Sprintf(format, a...)) }
+		directory := func(i int) {
+			key := fmt.Sprintf("seg/%d", i)
+			note("get %s %d+%d", key, 4*size, w.objects[key].object.DirectoryLength)
+		}
+		note("find 1/0 0")
+		directory(0)
+		note("view seg/0 0+%d", 2*size)
+		note("ahead seg/0 %d+%d", 2*size, 2*size)
+		note("view seg/0 %d+%d", 2*size, 2*size) // the second reads four batches ahead: all of the next segment
+		directory(1)
+		note("view seg/1 0+%d", 2*size) // the third eight: what is left of it, and the one behind
+		note("ahead seg/1 %d+%d", 2*size, 2*size)
+		directory(2)
+		note("view seg/1 %d+%d", 2*size, 2*size)
+		note("ahead seg/2 0+%d", 4*size)
+		note("view seg/2 0+%d", 2*size)
+		note("ahead seg/2 %d+%d", 2*size, 2*size)
+		note("view seg/2 %d+%d", 2*size, 2*size)
+		if got := w.take(); !slices.Equal(got, want) {
+			t.Errorf("requests\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
+		}
+		r.Close()
+	})
+}
+
 func TestConfig(t *testing.T) {
 	w := newWorld()
 	_, err := fetch.New(w, w, w, fetch.Config{ReadAhead: -1})

@@ -17,6 +17,7 @@ type reading struct {
 	part Part
 	from int64 // offset that comes next
 	want int
+	next []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
 // one reads one plan.
@@ -139,11 +140,21 @@ func objectOf(x Piece) cache.Object {
 	return cache.Object{Key: x.Stored.Object.Key, Length: x.Stored.Object.Length, Blocks: x.Stored.Dir.Blocks}
 }
 
-// readAhead grows with a sequential reader: a read that goes on where another ended, which was size ahead, doubles it.
+// readAhead grows with a sequential reader: a read that goes on where another ended, which was size ahead, doubles it. It
+// goes on into the segments that follow, or their first bytes would be waited for.
 func (g *reading) readAhead(o cache.Object, r *object.Range, pos, size int64) {
 	size = max(int64(g.part.Bytes), min(2*size, g.cfg.ReadAhead))
 	g.ahead.Set(sequence{g.p.Partition, g.from}, progress{o.Key, r.Pos + pos, size})
-	if n := min(size, g.cfg.ReadAhead, r.Len-pos); n > 0 {
+	left := min(size, g.cfg.ReadAhead)
+	if n := min(left, r.Len-pos); n > 0 {
 		g.view.Prefetch(o, r.Pos+pos, n)
+		left -= n
+	}
+	for i := 0; i < len(g.next) && left > 0; i++ {
+		s := &g.next[i]
+		if d := g.dirs.soon(*s.Object); d != nil {
+			g.view.Prefetch(cache.Object{Key: s.Object.Key, Length: s.Object.Length, Blocks: d.Blocks}, s.Pos, min(left, s.Len))
+		}
+		left -= s.Len
 	}
 }
