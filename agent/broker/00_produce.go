@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -78,6 +79,9 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, err := topicOf(image, r.Version >= 13, t.Topic, t.TopicID)
+		if internal(t.Topic) {
+			err = kerr.InvalidTopicException
+		}
 		for k := range t.Partitions {
 			if err != nil {
 				p.set(slot, partition.Appended{}, err)
@@ -140,10 +144,7 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 	if err != nil {
 		return none, err
 	}
-	if len(q.Records) == 0 {
-		return none, explain(kerr.InvalidRecord, "a partition of a produce request has exactly one record batch, this has none")
-	}
-	b, rest, err := batch.Parse(q.Records)
+	b, rest, err := parseOne(q.Records)
 	if err != nil {
 		return none, err
 	}
@@ -169,6 +170,26 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 		}
 	}
 	return led.Append(b, acks, now, p, slot)
+}
+
+// parseOne takes the first batch of a partition off its records. CORRUPT_MESSAGE, which producers repeat, is only for what
+// may have been damaged on its way: not for what is no whole batch, nor for a wrong batch that its own CRC vouches for.
+func parseOne(records []byte) (b batch.Batch, rest []byte, err error) {
+	const lengthEnd = 12 // base offset and length
+	var n int64
+	if len(records) >= lengthEnd {
+		n = lengthEnd + int64(int32(binary.BigEndian.Uint32(records[lengthEnd-4:])))
+	}
+	b, rest, err = batch.Parse(records)
+	switch {
+	case !errors.Is(err, batch.ErrCorrupt):
+		return b, rest, err
+	case n > int64(len(records)) || len(records) < batch.HeaderSize:
+		return nil, nil, explain(kerr.InvalidRecord, "a partition of a produce request has exactly one record batch, this has none")
+	case n >= batch.HeaderSize && batch.Batch(records[:n]).Verify() == nil:
+		return nil, nil, explain(kerr.InvalidRecord, err.Error())
+	}
+	return nil, nil, err
 }
 
 // producing is one request on its way: the answer, and what it still waits for.

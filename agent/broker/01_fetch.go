@@ -101,7 +101,7 @@ func (h *fetching) handle(ctx context.Context, r *wire.Request, reply func(wire.
 // refused answers what no session, and no client, may ask.
 func (h *fetching) refused(req *kmsg.FetchRequest) *kerr.Error {
 	switch {
-	case req.SessionID != 0:
+	case req.SessionEpoch != 0 && req.SessionEpoch != -1: // those begin and end a session, and ask for everything
 		return kerr.FetchSessionIDNotFound
 	case req.ReplicaID >= 0 || req.ReplicaState.ID >= 0:
 		return kerr.InvalidRequest // brokers replicate through the object store: a client that claims to be one lies
@@ -140,8 +140,10 @@ func (w *wanted) check(version int16) {
 	if w.err = w.p.CheckEpoch(w.q.CurrentLeaderEpoch); w.err != nil || version < 12 || w.q.LastFetchedEpoch < 0 {
 		return
 	}
-	epoch, end := w.p.EpochEnd(w.q.LastFetchedEpoch)
-	if epoch >= 0 && (epoch < w.q.LastFetchedEpoch || end < w.q.FetchOffset) {
+	switch epoch, end := w.p.EpochEnd(w.q.LastFetchedEpoch); {
+	case epoch < 0:
+		w.at, w.err = w.p.Offsets(), kerr.OffsetOutOfRange // an epoch that has not been: as in Kafka, where it ends is unknown
+	case epoch < w.q.LastFetchedEpoch || end < w.q.FetchOffset:
 		w.epoch, w.end = epoch, end
 	}
 }
@@ -232,7 +234,7 @@ func (f *request) answer() {
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, wait)
 	defer cancel()
-	res := f.h.reader.Read(ctx, plans, min(int(f.req.MaxBytes), f.h.maxBytes))
+	res := f.h.reader.Read(ctx, plans, min(max(int(f.req.MaxBytes), 1), f.h.maxBytes))
 	f.reply(wire.Reply{Parts: f.encode(res), Release: res.Release})
 }
 
@@ -246,9 +248,13 @@ func (f *request) plan() (plans []fetch.Plan, hot bool) {
 		if w.err = w.p.Err(); w.err != nil {
 			continue
 		}
+		if w.end >= 0 {
+			w.at = w.p.Offsets() // the divergence is the answer, wherever the offset lies
+			continue
+		}
 		var plan fetch.Plan
-		plan, w.at, w.err = w.p.Plan(w.q.FetchOffset, int(w.q.PartitionMaxBytes))
-		if w.err != nil || w.end >= 0 {
+		plan, w.at, w.err = w.p.Plan(w.q.FetchOffset, max(int(w.q.PartitionMaxBytes), 1)) // KIP-74: the first batch, whatever the limit
+		if w.err != nil {
 			plan.Release()
 			continue
 		}
@@ -341,7 +347,7 @@ func (e *fetchEncoder) partition(w *wanted, part fetch.Part) {
 	code := Code(w.err)
 	if code != 0 {
 		hw, lso = -1, -1
-		if w.p == nil {
+		if code != kerr.OffsetOutOfRange.Code { // there the client needs it
 			start = -1
 		}
 		part = fetch.Part{}
@@ -353,13 +359,14 @@ func (e *fetchEncoder) partition(w *wanted, part fetch.Part) {
 	if e.version >= 5 {
 		e.head = kbin.AppendInt64(e.head, start)
 	}
-	// Aborted transactions: none to read_committed, null to read_uncommitted.
+	// Aborted transactions: none to read_committed and of what is not there, null to read_uncommitted.
+	none := e.committed || w.p == nil
 	switch {
-	case e.flexible && e.committed:
+	case e.flexible && none:
 		e.head = kbin.AppendCompactArrayLen(e.head, 0)
 	case e.flexible:
 		e.head = append(e.head, 0)
-	case e.committed:
+	case none:
 		e.head = kbin.AppendArrayLen(e.head, 0)
 	default:
 		e.head = kbin.AppendArrayLen(e.head, -1)

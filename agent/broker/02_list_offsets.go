@@ -92,9 +92,13 @@ func (h *listOffsets) do(ctx context.Context, r *wire.Request, req *kmsg.ListOff
 			p.Partition, p.Timestamp, p.Offset, p.LeaderEpoch = q.Partition, -1, -1, -1
 			var found fetch.Found
 			var err error
-			if asked[topicPartition{t.Topic, q.Partition}] > 1 {
+			switch n := asked[topicPartition{t.Topic, q.Partition}]; {
+			case n == 0:
+				continue // one answer for all of them
+			case n > 1:
+				asked[topicPartition{t.Topic, q.Partition}] = 0
 				err = kerr.InvalidRequest
-			} else {
+			default:
 				found, err = h.one(ctx, r.Version, topic, q)
 			}
 			if err != nil {
@@ -104,7 +108,9 @@ func (h *listOffsets) do(ctx context.Context, r *wire.Request, req *kmsg.ListOff
 			}
 			out.Partitions = append(out.Partitions, p)
 		}
-		resp.Topics = append(resp.Topics, out)
+		if len(out.Partitions) > 0 || len(t.Partitions) == 0 {
+			resp.Topics = append(resp.Topics, out)
+		}
 	}
 	return resp, nil
 }
@@ -116,11 +122,11 @@ type topicPartition struct {
 
 func (h *listOffsets) one(ctx context.Context, version int16, topic *catalog.Topic, q *kmsg.ListOffsetsRequestTopicPartition) (fetch.Found, error) {
 	none := fetch.Found{Offset: -1, Timestamp: -1, LeaderEpoch: -1}
-	if topic == nil || q.Partition < 0 || q.Partition >= topic.Partitions {
-		return none, kerr.UnknownTopicOrPartition
-	}
 	if version < specialSince(q.Timestamp) || q.Timestamp < earliestPendingUpload {
 		return none, kerr.UnsupportedVersion
+	}
+	if topic == nil || q.Partition < 0 || q.Partition >= topic.Partitions {
+		return none, kerr.UnknownTopicOrPartition
 	}
 	p, err := h.led.Get(metadata.PartitionID{Topic: topic.Num, Partition: q.Partition})
 	if err != nil {
@@ -170,5 +176,29 @@ func (h *listOffsets) largest(ctx context.Context, p *partition.Partition) (fetc
 		plan.Release()
 		return fetch.Found{Offset: -1, Timestamp: -1, LeaderEpoch: -1}, nil
 	}
-	return h.seeker.SeekTime(ctx, plan, newest)
+	found, err := h.seeker.SeekTime(ctx, plan, newest)
+	if err != nil || found.Offset >= 0 {
+		return found, err
+	}
+	return h.largestLeft(ctx, p, newest)
+}
+
+// largestLeft finds the largest timestamp where DeleteRecords has taken the record that had it: by halves, since a seek says
+// whether there is a record as late as a time.
+func (h *listOffsets) largestLeft(ctx context.Context, p *partition.Partition, deleted int64) (fetch.Found, error) {
+	seek := func(millis int64) (fetch.Found, error) {
+		plan, _ := p.PlanTime()
+		return h.seeker.SeekTime(ctx, plan, millis)
+	}
+	best, err := seek(0)
+	for low, high := best.Timestamp, deleted-1; err == nil && best.Offset >= 0 && low < high; {
+		middle := low + (high-low+1)/2
+		var found fetch.Found
+		if found, err = seek(middle); found.Offset >= 0 {
+			best, low = found, found.Timestamp
+		} else {
+			high = middle - 1
+		}
+	}
+	return best, err
 }

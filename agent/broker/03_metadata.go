@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -36,6 +37,13 @@ func Metadata(self Self, images Images, leaders Leaders, agents Agents, changes 
 
 func (h *metadataAPI) handle(ctx context.Context, r *wire.Request, req *kmsg.MetadataRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrMetadataResponse()
+	if r.Version < 12 && asksByID(req) {
+		for _, t := range req.Topics { // the version has ids in answers only
+			resp.Topics = append(resp.Topics, absentTopic(orEmptyName(t.Topic), metadata.UUID(t.TopicID), kerr.InvalidRequest.Code))
+		}
+		resp.ErrorCode = kerr.InvalidRequest.Code
+		return resp, nil
+	}
 	where := place(h.self, h.leaders, h.agents, r.Conn)
 	resp.ClusterID = &h.self.Cluster
 	resp.ControllerID = h.self.ID // any agent takes administrative requests
@@ -67,11 +75,12 @@ func (h *metadataAPI) topics(
 		named   = map[string]bool{}
 		byID    = map[metadata.UUID]bool{}
 	)
+	onlyIDs := slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
 	for _, asked := range req.Topics {
-		if asked.Topic == nil { // v12+; before, a null name is answered like an unknown id
-			if id := metadata.UUID(asked.TopicID); !byID[id] {
+		if id := metadata.UUID(asked.TopicID); asked.Topic == nil || onlyIDs { // v12+
+			if !byID[id] && (id != metadata.UUID{} || !onlyIDs) { // as in Kafka, one id makes names count for nothing
 				byID[id] = true
-				out = append(out, h.byID(image, id, version, where, ops))
+				out = append(out, h.byID(image, id, where, ops))
 			}
 			continue
 		}
@@ -98,17 +107,24 @@ func (h *metadataAPI) topics(
 	return out
 }
 
-func (h *metadataAPI) byID(
-	image *catalog.Image, id metadata.UUID, version int16, where placement, ops int32,
-) kmsg.MetadataResponseTopic {
-	if t := image.ByID(id); t != nil && version >= 12 {
+func (h *metadataAPI) byID(image *catalog.Image, id metadata.UUID, where placement, ops int32) kmsg.MetadataResponseTopic {
+	if t := image.ByID(id); t != nil {
 		return describeTopic(t, where, ops)
 	}
-	var name *string
-	if version < 12 {
-		name = new(string) // null is not allowed there
+	return absentTopic(nil, id, kerr.UnknownTopicID.Code)
+}
+
+// asksByID says whether a request names a topic by anything but its name.
+func asksByID(req *kmsg.MetadataRequest) bool {
+	return slices.ContainsFunc(req.Topics, func(t kmsg.MetadataRequestTopic) bool { return t.Topic == nil || t.TopicID != [16]byte{} })
+}
+
+// orEmptyName is a name for versions in which it may not be null.
+func orEmptyName(name *string) *string {
+	if name == nil {
+		return new(string)
 	}
-	return absentTopic(name, id, kerr.UnknownTopicID.Code)
+	return name
 }
 
 // autoCreate creates what was asked for by name and is not there. The answer says "unknown" all the same: the client asks

@@ -33,6 +33,9 @@ func OffsetCommit(groups *group.Coordinator, topics topicImages) API {
 		image, now := topics.Image(), time.Now().UnixMilli()
 		exist := false
 		for _, t := range req.Topics {
+			if len(t.Partitions) == 0 {
+				continue // Kafka leaves it out of the answer too
+			}
 			topic, unknown := resolve(image, req.Version >= 10, t.Topic, t.TopicID)
 			rt := kmsg.NewOffsetCommitResponseTopic()
 			rt.Topic, rt.TopicID = t.Topic, t.TopicID

@@ -33,6 +33,10 @@ func FindCoordinator(self Self) API {
 		for _, key := range unique(keys, func(k string) string { return k }) {
 			c := kmsg.NewFindCoordinatorResponseCoordinator()
 			c.Key, c.NodeID, c.Host, c.Port = key, self.ID, host, port
+			c.ErrorMessage = kmsg.StringPtr("") // what Kafka says beside success
+			if req.Version < 4 {
+				c.ErrorMessage = kmsg.StringPtr("NONE")
+			}
 			if err := coordinated(req.CoordinatorType); err != nil {
 				c.NodeID, c.Host, c.Port = -1, "", -1
 				c.ErrorCode, c.ErrorMessage = Code(err), text(err)

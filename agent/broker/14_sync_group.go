@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"varve.dev/agent/group"
@@ -18,6 +19,12 @@ const syncGroupFrameCap = 3 << 20
 // request says what protocol it thinks it is in.
 func SyncGroup(groups *group.Coordinator) API {
 	return Async(0, 5, syncGroupFrameCap, func(_ context.Context, _ *wire.Request, req *kmsg.SyncGroupRequest, reply func(kmsg.Response)) {
+		if req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil) {
+			resp := kmsg.NewPtrSyncGroupResponse() // both may be null in the schema, but not in Kafka
+			resp.ErrorCode, resp.MemberAssignment = kerr.InconsistentGroupProtocol.Code, []byte{}
+			reply(resp)
+			return
+		}
 		in := group.Sync{
 			Member: req.MemberID, Instance: orEmpty(req.InstanceID), Generation: req.Generation,
 			ProtocolType: req.ProtocolType, Protocol: req.Protocol,

@@ -20,7 +20,7 @@ func apiVersions(self Self, b *Broker) API {
 	return API{Key: int16(kmsg.ApiVersions), Min: min, Max: max, FrameCap: 64 << 10, Weight: 8,
 		Handle: func(_ context.Context, r *wire.Request, reply func(wire.Reply)) {
 			resp := kmsg.NewPtrApiVersionsResponse()
-			if r.Version > max {
+			if r.Version < min || r.Version > max {
 				resp.ErrorCode = kerr.UnsupportedVersion.Code
 				resp.ApiKeys = []kmsg.ApiVersionsResponseApiKey{{ApiKey: r.Key, MinVersion: min, MaxVersion: max}}
 				past := *r

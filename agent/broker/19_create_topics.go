@@ -50,13 +50,13 @@ func (h *createTopics) create(
 	ctx context.Context, req *kmsg.CreateTopicsRequest, image *catalog.Image,
 ) (out []kmsg.CreateTopicsResponseTopic, made bool) {
 	var (
-		taken   = collisions(image)
-		count   = map[string]int{}
-		planned int64
+		taken = collisions(image)
+		count = map[string]int{}
 	)
 	for _, t := range req.Topics {
 		count[t.Topic]++
 	}
+	tooMany := checkTotal(req, image)
 	for _, t := range req.Topics {
 		if n := count[t.Topic]; n != 1 {
 			if n > 1 { // one answer for all of them
@@ -66,9 +66,8 @@ func (h *createTopics) create(
 			continue
 		}
 		spec, err := h.spec(t, image, taken)
-		if planned += int64(max(spec.partitions, 0)); err == nil && planned > maxPartitionsPerRequest {
-			err = explain(kerr.PolicyViolation, fmt.Sprintf(
-				"Excessively large number of partitions per request: at least %d, want at most %d.", planned, maxPartitionsPerRequest))
+		if tooMany != nil {
+			err = tooMany
 		}
 		if err == nil && req.ValidateOnly && image.ByName(t.Topic) != nil {
 			err = explain(kerr.TopicAlreadyExists, fmt.Sprintf("Topic '%s' already exists.", t.Topic))
@@ -87,6 +86,26 @@ func (h *createTopics) create(
 		out = append(out, done)
 	}
 	return out, made
+}
+
+// checkTotal bounds the partitions of one request; beyond it none of its topics is created.
+func checkTotal(req *kmsg.CreateTopicsRequest, image *catalog.Image) error {
+	total := int64(0)
+	for _, t := range req.Topics {
+		switch {
+		case len(t.ReplicaAssignment) > 0:
+			total += int64(len(t.ReplicaAssignment))
+		case t.NumPartitions == -1:
+			total += image.Agent.Int("num.partitions")
+		default:
+			total += int64(max(t.NumPartitions, 0))
+		}
+	}
+	if total > maxPartitionsPerRequest {
+		return explain(kerr.PolicyViolation, fmt.Sprintf(
+			"Excessively large number of partitions per request: %d, want at most %d.", total, maxPartitionsPerRequest))
+	}
+	return nil
 }
 
 // spec reads and checks what is asked for one topic.

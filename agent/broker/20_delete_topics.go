@@ -35,7 +35,12 @@ func (h *deleteTopics) handle(ctx context.Context, r *wire.Request, req *kmsg.De
 	resp := kmsg.NewPtrDeleteTopicsResponse()
 	resp.Topics = []kmsg.DeleteTopicsResponseTopic{}
 	h.changes.do(ctx, func(image *catalog.Image, err error) (changed bool) {
-		seen := map[int32]bool{}
+		count, named, byID := map[deletion]int{}, map[deletion]bool{}, map[deletion]bool{}
+		for _, a := range asked {
+			which := deletionOf(image, a)
+			count[which]++
+			named[which], byID[which] = named[which] || a.Topic != nil, byID[which] || a.Topic == nil
+		}
 		for _, a := range asked {
 			out := kmsg.NewDeleteTopicsResponseTopic()
 			out.Topic, out.TopicID = a.Topic, a.TopicID
@@ -45,10 +50,17 @@ func (h *deleteTopics) handle(ctx context.Context, r *wire.Request, req *kmsg.De
 			}
 			if topic != nil {
 				out.Topic, out.TopicID = &topic.Name, topic.ID
-				if seen[topic.Num] {
-					failure = explain(kerr.InvalidRequest, "The topic was named more than once.")
+			}
+			// Which of them is meant is not ours to guess, so none is done; one answer for all of them.
+			which := deletionOf(image, a)
+			if n := count[which]; which != (deletion{}) && n == 0 {
+				continue
+			} else if which != (deletion{}) && n > 1 {
+				count[which] = 0
+				failure = explain(kerr.InvalidRequest, "The topic was named more than once.")
+				if !named[which] || !byID[which] {
+					out.Topic, out.TopicID = a.Topic, a.TopicID // as it was named, like Kafka
 				}
-				seen[topic.Num] = true
 			}
 			if failure == nil {
 				failure = h.delete(ctx, topic)
@@ -60,6 +72,26 @@ func (h *deleteTopics) handle(ctx context.Context, r *wire.Request, req *kmsg.De
 		return changed
 	})
 	return resp, nil
+}
+
+// deletion is what a line of the request names, however it does; empty if it names nothing.
+type deletion struct {
+	name string
+	id   metadata.UUID
+}
+
+func deletionOf(image *catalog.Image, a kmsg.DeleteTopicsRequestTopic) deletion {
+	id := metadata.UUID(a.TopicID)
+	switch {
+	case a.Topic != nil && id == metadata.UUID{}:
+		return deletion{name: *a.Topic}
+	case a.Topic != nil:
+		return deletion{}
+	}
+	if t := image.ByID(id); t != nil {
+		return deletion{name: t.Name}
+	}
+	return deletion{id: id}
 }
 
 // find answers the topic, or why it is not deleted.

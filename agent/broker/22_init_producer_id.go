@@ -36,7 +36,12 @@ func InitProducerID(source Producers) API {
 	return Message(0, 5, 0, func(ctx context.Context, r *wire.Request, req *kmsg.InitProducerIDRequest) (kmsg.Response, error) {
 		resp := kmsg.NewPtrInitProducerIDResponse()
 		resp.ProducerID, resp.ProducerEpoch = -1, -1
-		if req.TransactionalID != nil {
+		switch {
+		case req.TransactionalID != nil && *req.TransactionalID == "",
+			r.Version >= 3 && (req.ProducerID == -1) != (req.ProducerEpoch == -1):
+			resp.ErrorCode = kerr.InvalidRequest.Code
+			return resp, nil
+		case req.TransactionalID != nil:
 			resp.ErrorCode = kerr.UnsupportedVersion.Code
 			return resp, nil
 		}

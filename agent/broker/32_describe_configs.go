@@ -52,7 +52,10 @@ func (h *describeConfigs) handle(
 		out.ResourceType, out.ResourceName = r.ResourceType, r.ResourceName
 		out.Configs = []kmsg.DescribeConfigsResponseResourceConfig{}
 		entries, err := h.entries(r.ResourceType, r.ResourceName)
-		out.ErrorCode, out.ErrorMessage = Code(err), text(err)
+		out.ErrorCode, out.ErrorMessage = Code(err), kmsg.StringPtr("") // not null beside success, as in Kafka
+		if err != nil {
+			out.ErrorMessage = text(err)
+		}
 		for _, e := range entries {
 			if len(r.ConfigNames) == 0 || slices.Contains(r.ConfigNames, e.key.Name) {
 				out.Configs = append(out.Configs, describeEntry(e, req.IncludeSynonyms, req.IncludeDocumentation))

@@ -39,8 +39,13 @@ func (h *createPartitions) handle(
 	h.changes.do(ctx, func(image *catalog.Image, err error) (changed bool) {
 		for _, t := range req.Topics {
 			topic, failure := image.ByName(t.Topic), err
-			if failure == nil && count[t.Topic] > 1 {
-				failure = explain(kerr.InvalidRequest, "Duplicate topic name.")
+			if n := count[t.Topic]; n == 0 {
+				continue // one answer for all of them
+			} else if n > 1 {
+				count[t.Topic] = 0
+				if failure == nil {
+					failure = explain(kerr.InvalidRequest, "Duplicate topic name.")
+				}
 			}
 			if failure == nil {
 				failure = h.check(topic, t)

@@ -22,7 +22,10 @@ type Elector interface {
 	Elect(ctx context.Context, ids []metadata.PartitionID) error
 }
 
-const uncleanElection = 1
+const (
+	preferredElection = 0
+	uncleanElection   = 1
+)
 
 // ElectLeaders is the handler of key 43.
 func ElectLeaders(topics *catalog.Catalog, led Led, elector Elector) API {
@@ -32,6 +35,14 @@ func ElectLeaders(topics *catalog.Catalog, led Led, elector Elector) API {
 		unclean := r.Version >= 1 && req.ElectionType == uncleanElection
 		image := topics.Image()
 		asked := electionsOf(image, req)
+		if !unclean && r.Version >= 1 && req.ElectionType != preferredElection {
+			for i := range asked {
+				asked[i].err = kerr.InvalidRequest
+			}
+			resp := electionsResponse(asked, false)
+			resp.ErrorCode = kerr.InvalidRequest.Code
+			return resp, nil
+		}
 		var elect []metadata.PartitionID
 		for i := range asked {
 			if asked[i].err = electable(led, asked[i].id, asked[i].err); unclean && errors.Is(asked[i].err, session.ErrWaiting) {
@@ -93,13 +104,13 @@ func electable(led Led, id metadata.PartitionID, err error) error {
 func electionsResponse(asked []election, all bool) *kmsg.ElectLeadersResponse {
 	resp := kmsg.NewPtrElectLeadersResponse()
 	for _, e := range asked {
-		if all && errors.Is(e.err, kerr.ElectionNotNeeded) {
-			continue // Kafka leaves those out where all partitions are asked for
-		}
 		if n := len(resp.Topics); n == 0 || resp.Topics[n-1].Topic != e.topic {
 			t := kmsg.NewElectLeadersResponseTopic()
 			t.Topic = e.topic
 			resp.Topics = append(resp.Topics, t)
+		}
+		if all && errors.Is(e.err, kerr.ElectionNotNeeded) {
+			continue // Kafka leaves the partition out, not its topic, where all are asked for
 		}
 		t := &resp.Topics[len(resp.Topics)-1]
 		p := kmsg.NewElectLeadersResponseTopicPartition()

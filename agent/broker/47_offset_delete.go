@@ -21,13 +21,16 @@ func OffsetDelete(groups *group.Coordinator, topics topicImages) API {
 		type place struct{ topic, partition int }
 		var places []place // of ps, in the response
 		for _, t := range req.Topics {
+			if len(t.Partitions) == 0 {
+				continue
+			}
 			topic := image.ByName(t.Topic)
 			rt := kmsg.NewOffsetDeleteResponseTopic()
 			rt.Topic = t.Topic
 			for _, p := range t.Partitions {
 				rp := kmsg.NewOffsetDeleteResponseTopicPartition()
 				rp.Partition = p.Partition
-				if topic == nil {
+				if topic == nil || !image.Has(metadata.PartitionID{Topic: topic.Num, Partition: p.Partition}) {
 					rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
 				} else {
 					places = append(places, place{len(resp.Topics), len(rt.Partitions)})
@@ -37,10 +40,6 @@ func OffsetDelete(groups *group.Coordinator, topics topicImages) API {
 				rt.Partitions = append(rt.Partitions, rp)
 			}
 			resp.Topics = append(resp.Topics, rt)
-		}
-		if len(ps) == 0 && len(resp.Topics) > 0 {
-			reply(resp)
-			return
 		}
 		groups.DeleteOffsets(req.Group, ps, func(errs []error, err error) {
 			if err != nil {

@@ -27,14 +27,13 @@ func DescribeCluster(self Self, agents Agents) API {
 
 func (h *describeCluster) handle(_ context.Context, r *wire.Request, req *kmsg.DescribeClusterRequest) (kmsg.Response, error) {
 	resp := kmsg.NewPtrDescribeClusterResponse()
-	resp.ClusterID, resp.EndpointType = h.self.Cluster, req.EndpointType
 	resp.ControllerID, resp.Brokers = -1, []kmsg.DescribeClusterResponseBroker{}
 	resp.ClusterAuthorizedOperations = operations(req.IncludeClusterAuthorizedOperations, clusterOperations)
 	if err := checkEndpoint(req.EndpointType); err != nil {
 		resp.ErrorCode, resp.ErrorMessage = Code(err), text(err)
 		return resp, nil
 	}
-	resp.ControllerID = h.self.ID
+	resp.ClusterID, resp.EndpointType, resp.ControllerID = h.self.Cluster, req.EndpointType, h.self.ID
 	for _, n := range place(h.self, nil, h.agents, r.Conn).nodes {
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port, b.Rack = n.id, n.host, n.port, n.rack

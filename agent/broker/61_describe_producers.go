@@ -26,7 +26,7 @@ func DescribeProducers(topics *catalog.Catalog, led Led) API {
 			for _, index := range t.Partitions {
 				p := kmsg.NewDescribeProducersResponseTopicPartition()
 				p.Partition = index
-				if err := describeProducers(led, image.ByName(t.Topic), &p); err != nil {
+				if err := describeProducers(led, t.Topic, image.ByName(t.Topic), &p); err != nil {
 					p.ErrorCode, p.ErrorMessage = Code(err), text(err)
 				}
 				out.Partitions = append(out.Partitions, p)
@@ -37,7 +37,10 @@ func DescribeProducers(topics *catalog.Catalog, led Led) API {
 	})
 }
 
-func describeProducers(led Led, topic *catalog.Topic, out *kmsg.DescribeProducersResponseTopicPartition) error {
+func describeProducers(led Led, name string, topic *catalog.Topic, out *kmsg.DescribeProducersResponseTopicPartition) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
 	if topic == nil || out.Partition < 0 || out.Partition >= topic.Partitions {
 		return kerr.UnknownTopicOrPartition
 	}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -35,23 +34,23 @@ func (h *describeTopicPartitions) handle(
 	_ context.Context, r *wire.Request, req *kmsg.DescribeTopicPartitionsRequest,
 ) (kmsg.Response, error) {
 	image := h.images.Image()
-	names, from := h.asked(image, req)
-	if from < 0 {
-		return nil, fmt.Errorf("DescribeTopicPartitions: cursor at partition %d", from)
+	if !validCursor(req) {
+		return refusedPage(req), nil
 	}
+	names, from := h.asked(image, req)
 	where := place(h.self, h.leaders, h.agents, r.Conn)
 	room := max(1, min(req.ResponsePartitionLimit, maxPartitionsPerPage))
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
 	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
 	for _, name := range names {
+		if room == 0 {
+			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
+			break
+		}
 		t := image.ByName(name)
 		if t == nil {
 			resp.Topics = append(resp.Topics, absentPaged(name))
 			continue
-		}
-		if room == 0 {
-			resp.NextCursor = &kmsg.DescribeTopicPartitionsResponseNextCursor{Topic: name}
-			break
 		}
 		from = min(from, t.Partitions) // the topic may be another one than that of the first page
 		end := min(t.Partitions, from+room)
@@ -82,7 +81,7 @@ func (h *describeTopicPartitions) asked(image *catalog.Image, req *kmsg.Describe
 		return names, 0
 	}
 	first, found := slices.BinarySearch(names, req.Cursor.Topic)
-	if found && image.ByName(req.Cursor.Topic) != nil || req.Cursor.Partition < 0 {
+	if found && image.ByName(req.Cursor.Topic) != nil {
 		from = req.Cursor.Partition
 	}
 	return names[first:], from
@@ -95,8 +94,26 @@ func absentPaged(name string) kmsg.DescribeTopicPartitionsResponseTopic {
 		t.ErrorCode = kerr.InvalidTopicException.Code
 	}
 	t.Partitions = []kmsg.DescribeTopicPartitionsResponseTopicPartition{}
-	t.AuthorizedOperations = noOperations
+	t.AuthorizedOperations = topicOperations
 	return t
+}
+
+// validCursor: it points into a topic that is asked for.
+func validCursor(req *kmsg.DescribeTopicPartitionsRequest) bool {
+	c := req.Cursor
+	return c == nil || c.Partition >= 0 && (len(req.Topics) == 0 ||
+		slices.ContainsFunc(req.Topics, func(t kmsg.DescribeTopicPartitionsRequestTopic) bool { return t.Topic == c.Topic }))
+}
+
+func refusedPage(req *kmsg.DescribeTopicPartitionsRequest) *kmsg.DescribeTopicPartitionsResponse {
+	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
+	resp.Topics = []kmsg.DescribeTopicPartitionsResponseTopic{}
+	for _, t := range req.Topics {
+		out := absentPaged(t.Topic)
+		out.ErrorCode, out.AuthorizedOperations = kerr.InvalidRequest.Code, noOperations
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
 }
 
 func describePaged(topic *catalog.Topic, where placement, from, end int32) kmsg.DescribeTopicPartitionsResponseTopic {

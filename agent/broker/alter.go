@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -105,6 +106,9 @@ func (a *alterer) find(image *catalog.Image, r resource) (alterable, error) {
 }
 
 func (a *alterer) topic(image *catalog.Image, name string) (alterable, error) {
+	if name == "" {
+		return alterable{}, explain(kerr.InvalidRequest, "Default topic resources are not allowed.")
+	}
 	if err := checkName(name); err != nil {
 		return alterable{}, err
 	}
@@ -208,6 +212,9 @@ func (t alterable) applyOne(next map[string]string, c alteration) error {
 		if _, set := next[c.name]; set && !slices.Contains(t.keep, c.name) {
 			delete(next, c.name) // also what this version does not know
 			return nil
+		}
+		if errors.Is(err, kerr.InvalidConfig) {
+			return nil // nothing is set under a name that there is not
 		}
 		return err
 	}

@@ -82,13 +82,13 @@ func (b *Broker) Handle(ctx context.Context, r *wire.Request, reply func(wire.Re
 	b.apis[r.Key].Handle(ctx, r, reply)
 }
 
-// knows is also true for ApiVersions of the future, which has an answer of its own.
+// knows is also true for every version of ApiVersions: one that there is not has an answer of its own.
 func (b *Broker) knows(key, version int16) bool {
 	if key < 0 || int(key) >= len(b.apis) || b.apis[key].Handle == nil {
 		return false
 	}
 	a := &b.apis[key]
-	return version >= a.Min && (version <= a.Max || key == int16(kmsg.ApiVersions))
+	return version >= a.Min && version <= a.Max || key == int16(kmsg.ApiVersions)
 }
 
 // FrameCap is the wire.Config of this table.

@@ -130,6 +130,7 @@ func (g groupsUnderTest) sync(version int16, name, instance string, j *kmsg.Join
 	g.t.Helper()
 	req := kmsg.NewPtrSyncGroupRequest()
 	req.Group, req.Generation, req.MemberID, req.InstanceID = name, j.Generation, j.MemberID, nullable(instance)
+	req.ProtocolType, req.Protocol = kmsg.StringPtr("consumer"), j.Protocol
 	a := kmsg.NewSyncGroupRequestGroupAssignment()
 	a.MemberID, a.MemberAssignment = j.MemberID, []byte("share")
 	req.GroupAssignment = append(req.GroupAssignment, a)

@@ -589,7 +589,9 @@ func TestListOffsetsInEveryVersion(t *testing.T) {
 	got := ask[*kmsg.ListOffsetsResponse](c, 8, req).Topics[0].Partitions
 	wantCode(t, "an epoch of the future", got[0].ErrorCode, kerr.UnknownLeaderEpoch)
 	wantCode(t, "a partition twice", got[1].ErrorCode, kerr.InvalidRequest)
-	wantCode(t, "a partition twice", got[2].ErrorCode, kerr.InvalidRequest)
+	if len(got) != 2 {
+		t.Errorf("got %d answers for two partitions, one of them named twice", len(got))
+	}
 }
 
 func TestDeleteRecordsInEveryVersion(t *testing.T) {

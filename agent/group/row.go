@@ -123,9 +123,9 @@ func (g *Group) Describe() Description {
 		d.Protocol = g.protocol
 	}
 	for _, m := range g.members {
-		dm := DescribedMember{Member: m.id, Instance: m.instance, ClientID: m.client, Host: m.host}
+		dm := DescribedMember{Member: m.id, Instance: m.instance, ClientID: m.client, Host: m.host, Assignment: m.assignment}
 		if stable {
-			dm.Metadata, dm.Assignment = m.metadata(g.protocol), m.assignment
+			dm.Metadata = m.metadata(g.protocol)
 		}
 		d.Members = append(d.Members, dm)
 	}

@@ -511,7 +511,7 @@ func TestWhatAProducerMayNotWrite(t *testing.T) {
 		{"message format 1", changed(16, 1), kerr.UnsupportedForMessageFormat},
 		{"message format 3", changed(16, 3), kerr.InvalidRecord},
 		{"a damaged record", changed(len(good)-1, 'y'), kerr.CorruptMessage},
-		{"a batch that is cut", good[:len(good)-1], kerr.CorruptMessage},
+		{"a batch that is cut", good[:len(good)-1], kerr.InvalidRecord},
 		{"two batches", append(slices.Clone(good), good...), kerr.InvalidRecord},
 		{"a control batch", records(options{attributes: 0x20}, "x"), kerr.InvalidRecord},
 		{"a claimed append time", records(options{attributes: 0x08}, "x"), kerr.InvalidRecord},

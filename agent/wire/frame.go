@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 )
 
 var errHeader = errors.New("request header is cut short")
@@ -28,10 +27,7 @@ func parseHeader(frame []byte, flexible bool) (h header, err error) {
 	// KIP-482 left the client id in its old form in both header versions.
 	n := int(int16(binary.BigEndian.Uint16(frame[minFrame:])))
 	h.size = minFrame + 2
-	if n < -1 {
-		return h, fmt.Errorf("client id of length %d", n)
-	}
-	if n > 0 {
+	if n > 0 { // Kafka takes every negative length for null
 		if len(frame)-h.size < n {
 			return h, errHeader
 		}
