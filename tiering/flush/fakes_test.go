@@ -467,7 +467,7 @@ func (a *appended) Done(slot int, err error) {
 	if a.need == Stored && !committed(a) {
 		a.w.t.Errorf("%s is answered as stored, the index ends at %d", a.name, a.w.index.end(a.owner.id))
 	}
-	if a.need == Synced && !committed(a) {
+	if (a.need == Local || a.need == Synced) && !committed(a) {
 		for _, x := range earlier {
 			if !committed(x) && !a.w.journal.has(x.name) {
 				a.w.t.Errorf("%s is answered as synced; %s, appended before, is neither on disk nor committed", a.name, x.name)

@@ -26,7 +26,8 @@ type Need uint8
 
 const (
 	Nobody Need = iota // acks=0: nobody waits
-	Synced             // the journal is on disk: acks=1, and everything on `local` topics
+	Local              // the journal is on disk, and who reads needs no more: everything on `local` topics
+	Synced             // the journal is on disk, but who reads waits for the commit: acks=1 on `object` topics
 	Stored             // the object is stored and its commit known
 )
 
@@ -269,7 +270,7 @@ func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) 
 	kept := win.add(o, bt, need, w, slot, b.me.Epoch)
 	b.uncommit += int64(len(bt))
 	// With acks=0 nobody waits for an answer, but readers wait for the commit: only `local` topics are read before it.
-	if need != Synced && !win.wanted {
+	if need != Local && !win.wanted {
 		win.wanted = true
 		wake(b.due)
 	}
@@ -280,7 +281,7 @@ func (b *Buffer) Append(o Owner, bt batch.Batch, need Need, w Waiter, slot int) 
 		b.full = append(b.full, win)
 		b.open = b.newWindow()
 	}
-	if need == Synced {
+	if need == Local || need == Synced {
 		b.wantSync = true
 		wake(b.sync)
 	}

@@ -99,7 +99,7 @@ func TestIdleAgentDoesNothing(t *testing.T) {
 func TestOnlyLocalTrafficIsPatient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, config())
-		local := w.append(w.owner(1, 0), Synced, 10)
+		local := w.append(w.owner(1, 0), Local, 10)
 		synctest.Wait()
 		w.wantTold(local)
 		time.Sleep(999 * time.Millisecond)
@@ -351,7 +351,7 @@ func TestSyncedNeedsEveryEarlierWindowOnDisk(t *testing.T) {
 		if w.journal.now().frames != 0 {
 			t.Errorf("%d frames in the journal, and nobody waits for it", w.journal.now().frames)
 		}
-		c := w.append(q, Synced, 10)
+		c := w.append(q, Local, 10)
 		synctest.Wait()
 		w.wantTold(c)
 		w.wantWaiting(a, b)
@@ -370,10 +370,10 @@ func TestOneSyncServesAllWhoCameMeanwhile(t *testing.T) {
 		w := newWorld(t, config())
 		w.journal.syncPlan = func() fault { return fault{delay: 10 * time.Millisecond} }
 		var as []*appended
-		as = append(as, w.append(w.owner(1, 0), Synced, 10))
+		as = append(as, w.append(w.owner(1, 0), Local, 10))
 		synctest.Wait()
 		for i := range int32(100) {
-			as = append(as, w.append(w.owner(1, i), Synced, 10))
+			as = append(as, w.append(w.owner(1, i), Local, 10))
 		}
 		time.Sleep(20 * time.Millisecond)
 		synctest.Wait()
@@ -396,7 +396,7 @@ func TestFullJournalFallsBackToTheCommitAndRecovers(t *testing.T) {
 			return nil
 		}
 		p := w.owner(1, 0)
-		a := w.append(p, Synced, 10)
+		a := w.append(p, Local, 10)
 		synctest.Wait()
 		w.wantTold(a) // by the commit
 		if w.index.now().seq != 1 || w.journal.now().frames != 0 {
@@ -404,13 +404,13 @@ func TestFullJournalFallsBackToTheCommitAndRecovers(t *testing.T) {
 		}
 		w.index.plan = func(int) fault { return fault{delay: time.Minute} }
 		time.Sleep(time.Second)
-		b := w.append(p, Synced, 10)
+		b := w.append(p, Local, 10)
 		synctest.Wait()
 		w.wantWaiting(b)
 		w.journal.mu.Lock()
 		full = false
 		w.journal.mu.Unlock()
-		c := w.append(p, Synced, 10)
+		c := w.append(p, Local, 10)
 		synctest.Wait()
 		w.wantTold(b, c)
 		if w.index.now().seq != 1 {
@@ -440,7 +440,7 @@ func TestBrokenJournalFlushesMemoryThenEnds(t *testing.T) {
 					return fault{delay: time.Second}
 				}
 				p := w.owner(1, 0)
-				a, b := w.append(p, Stored, 10), w.append(p, Synced, 10)
+				a, b := w.append(p, Stored, 10), w.append(p, Local, 10)
 				synctest.Wait()
 				w.wantWaiting(a, b)
 				if _, err := w.tryAppend(p, Stored, 1); !errors.Is(err, ErrEnded) {
@@ -497,14 +497,14 @@ func TestReleaseAloneTakesANumber(t *testing.T) {
 		if err := w.Quiesce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		a := w.append(q, Synced, 10) // open, and on disk
+		a := w.append(q, Local, 10) // open, and on disk
 		synctest.Wait()
 		w.wantTold(a)
 		released := make(chan error, 1)
 		go func() { released <- w.Release(t.Context(), []metadata.PartitionID{p.id}) }()
 		synctest.Wait()
 		b := w.append(q, Stored, 10) // closes while the release is on its way
-		c := w.append(q, Synced, 10)
+		c := w.append(q, Local, 10)
 		synctest.Wait()
 		w.wantTold(c)
 		if err := <-released; err != nil {
@@ -563,7 +563,7 @@ func TestDrainRefusesAppendsAndCommitsWhatIsThere(t *testing.T) {
 		w := newWorld(t, config())
 		w.store.plan = func(string, int) fault { return fault{delay: time.Second} }
 		p := w.owner(1, 0)
-		a := w.append(p, Synced, 10)
+		a := w.append(p, Local, 10)
 		b := w.append(p, Nobody, 10)
 		busy := make(chan error, 1)
 		w.reserved = w.cfg.BufferBytes
@@ -598,7 +598,7 @@ func TestQuiesceDoesNotWaitForTheInterval(t *testing.T) {
 		p := w.owner(1, 0)
 		w.append(p, Stored, 10)
 		synctest.Wait()
-		w.append(p, Synced, 10)
+		w.append(p, Local, 10)
 		start := time.Now()
 		if err := w.Quiesce(t.Context()); err != nil || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
@@ -619,7 +619,7 @@ func TestHoldsUntilTheSinkHasIt(t *testing.T) {
 		w := newWorld(t, config())
 		w.store.plan = func(string, int) fault { return fault{delay: time.Second} }
 		w.append(w.owner(5, 0), Stored, 10)
-		w.append(w.owner(6, 0), Synced, 10)
+		w.append(w.owner(6, 0), Local, 10)
 		synctest.Wait()
 		if !w.Holds(5) || !w.Holds(6) || w.Holds(7) {
 			t.Error("open or in flight, and not held")
@@ -722,7 +722,7 @@ func TestChunksAreReturnedOnce(t *testing.T) {
 		var helds []Held
 		var want [][]byte
 		for i := range 5 {
-			a := w.append(p, []Need{Stored, Synced}[i%2], 700<<10)
+			a := w.append(p, []Need{Stored, Local}[i%2], 700<<10)
 			a.held.Retain() // a reader of the tail
 			helds, want = append(helds, a.held), append(want, bytes.Clone(a.held.Batch))
 			if err := w.Quiesce(t.Context()); err != nil {
@@ -768,7 +768,7 @@ func TestCommitDuringAJournalWriteKeepsTheMemory(t *testing.T) {
 		w := newWorld(t, config())
 		w.journal.stuck = make(chan struct{})
 		p := w.owner(1, 0)
-		a := w.append(p, Synced, 10)
+		a := w.append(p, Local, 10)
 		synctest.Wait()
 		w.wantWaiting(a)
 		if err := w.Quiesce(t.Context()); err != nil {
@@ -793,10 +793,10 @@ func TestJournalWindowsGoOnAboveThoseOnDisk(t *testing.T) {
 		w := newWorld(t, config())
 		w.journal.last = 9 << 36 // an earlier life under another number
 		w.Continue(9 << 36)
-		a := w.append(w.owner(1, 0), Synced, 10)
+		a := w.append(w.owner(1, 0), Local, 10)
 		synctest.Wait()
 		w.wantTold(a)
-		w.append(w.owner(1, 0), Synced, 10)
+		w.append(w.owner(1, 0), Local, 10)
 		if err := w.Quiesce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -843,7 +843,7 @@ func TestWindowsStayWithinOneObject(t *testing.T) {
 		p := w.owner(1, 0)
 		const size = 1<<20 - 200
 		for range 230 {
-			w.append(p, Synced, size)
+			w.append(p, Local, size)
 		}
 		synctest.Wait()
 		if len(w.full) == 0 {
@@ -983,4 +983,17 @@ func TestRandomFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+// acks=1 on an `object` topic is answered by the journal, but shown by the commit.
+func TestReadersOfObjectTopicsDoNotWaitForTheIdleInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, config())
+		w.append(w.owner(1, 0), Synced, 10)
+		synctest.Wait()
+		if n := w.puts(); n != 1 {
+			t.Errorf("%d puts at once, want 1", n)
+		}
+		w.finish()
+	})
 }

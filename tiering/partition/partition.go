@@ -275,7 +275,7 @@ func (p *Partition) append(b batch.Batch, acks int16, now time.Time, w flush.Wai
 func (p *Partition) need(acks int16) flush.Need {
 	switch {
 	case p.cfg.Local:
-		return flush.Synced
+		return flush.Local
 	case acks == 0:
 		return flush.Nobody
 	case acks == 1:
@@ -363,7 +363,7 @@ func (p *Partition) duplicate(e *batch.Entry, need flush.Need, w flush.Waiter, s
 		done.AppendTime = e.Timestamp
 	}
 	reached := p.committed
-	if need == flush.Synced {
+	if need == flush.Local || need == flush.Synced {
 		reached = max(reached, p.synced)
 	}
 	end := e.LastOffset + 1

@@ -106,7 +106,7 @@ func (w *window) sync(p *partition.Partition) {
 		if a.need != flush.Stored && i >= w.told {
 			p.Synced(a.b.End())
 		}
-		if a.need == flush.Synced && a.w != nil {
+		if (a.need == flush.Local || a.need == flush.Synced) && a.w != nil {
 			a.w.Done(a.slot, nil)
 			a.w = nil
 		}
