@@ -288,6 +288,11 @@ func (r *Report) strangers(ctx context.Context, i Index, present map[string]int6
 	return nil
 }
 
+// ofTheCluster: the bucket's own name, and what a start that was killed has left of its probe of the store: five bytes.
+func ofTheCluster(key string) bool {
+	return strings.HasPrefix(key, "incarnation/") || strings.HasPrefix(key, "probe/")
+}
+
 func unnamed(present map[string]int64, inv metadata.Inventory, doomed func(metadata.Ended) []string) (keys []string) {
 	named := map[string]bool{}
 	for _, o := range inv.Objects {
@@ -307,7 +312,7 @@ func unnamed(present map[string]int64, inv metadata.Inventory, doomed func(metad
 		}
 	}
 	for k := range present {
-		if !named[k] && !strings.HasPrefix(k, "incarnation/") {
+		if !named[k] && !ofTheCluster(k) {
 			keys = append(keys, k)
 		}
 	}

@@ -22,7 +22,7 @@ func TestOnlyWhatNothingExplainsIsAStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"wal/on-its-way", "wal/intended", "wal/dead", "wal/stranger", "incarnation/1"} {
+	for _, key := range []string{"wal/on-its-way", "wal/intended", "wal/dead", "wal/stranger", "incarnation/1", "probe/left"} {
 		if err := store.Put(t.Context(), key, objectstore.NewBytes([]byte("x"))); err != nil {
 			t.Fatal(err)
 		}
