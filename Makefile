@@ -29,7 +29,7 @@ test-all: build ## Everything, with every service and client; a missing one is a
 	VARVE_TEST_ALL=1 VARVE_TEST_S3=1 VARVE_TEST_PG=1 $(GO) test -timeout 20m $(PACKAGES)
 
 race: ## The product's packages under the race detector
-	$(GO) test -race -timeout 20m ./agent/... ./metadata/... ./objectstore/... ./tiering/...
+	$(GO) test -race -short -timeout 20m ./agent/... ./metadata/... ./objectstore/... ./tiering/...
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent metadata objectstore tiering infra localstack | tee /dev/stderr)"

@@ -42,6 +42,9 @@ func TestMain(m *testing.M) {
 // that an agent does: a regression is a diff. Statements are shortened to what they touch; the SQL itself is held by the
 // metadata packages.
 func TestRequestCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("costs are counted at full speed: a window gathers a request for ten milliseconds")
+	}
 	costs := []struct {
 		name string
 		run  func(t *testing.T, w *world)

@@ -849,6 +849,9 @@ func (w world) with(name string, change func(*world)) world {
 }
 
 func TestEveryOrderOfEvents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine searches: nothing for the race detector, and seconds of it")
+	}
 	object, local := objectWorld, localWorld
 	worlds := []world{
 		object.with("object, two agents, a fence and a release", func(w *world) { w.fence, w.rel = 1, 1 }),
@@ -879,6 +882,9 @@ func TestEveryOrderOfEvents(t *testing.T) {
 
 // TestBrokenRulesAreFound takes one rule away at a time: a search that finds nothing then would prove nothing.
 func TestBrokenRulesAreFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine searches: nothing for the race detector, and seconds of it")
+	}
 	object, local := objectWorld, localWorld
 	for _, c := range []struct {
 		want string

@@ -465,6 +465,9 @@ func TestFolderMayChangeItsAgent(t *testing.T) {
 // TestDeathAtEveryStep kills a process at its nth request to the outside, before or after that takes effect, for every n of
 // a life: start with a tail, produce, merge, trim, clean stop. The next life must find all that was acknowledged, once.
 func TestDeathAtEveryStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a minute under the race detector, of the same steps as the other tests")
+	}
 	steps := 0
 	for n := 1; ; n++ {
 		died := false
