@@ -165,7 +165,7 @@ func agentTable() []Key {
 			Doc: "How long an idle idempotent producer's last batches are remembered."},
 
 		{Group: journal, Name: "journal.bytes", Type: Long, Unit: "bytes", Default: n(4 * gib), Min: 2 * mib, Max: 64 * tib,
-			Doc: "Most disk that the journal and windows waiting for an absent object store take; when it is full, produce waits."},
+			Doc: "Most disk that the journal takes; when it is full, what waits for it waits for the object store instead."},
 		{Group: journal, Name: "journal.file.bytes", Type: Long, Unit: "bytes", Default: n(64 * mib), Min: mib, Max: gib,
 			Doc: "Size of one journal file; files are created and zeroed ahead, and recycled."},
 
