@@ -135,8 +135,11 @@ type Cache struct {
 
 	cold      map[string]map[int64]*chunk
 	idle      list.List // *chunk that nobody views, most recently used first
+	spent     list.List // *chunk of these that were read to their end, the longest ago first
 	coldBytes int64
-	stats     Stats
+	// spentBytes are those of spent; coming, what downloads will bring that wait for their turn.
+	spentBytes, coming int64
+	stats              Stats
 }
 
 // New opens a cache over below and adopts the files that it finds in cfg.Dir.

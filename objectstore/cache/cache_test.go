@@ -478,6 +478,36 @@ func TestPrefetchNeverWaitsAndIsJoined(t *testing.T) {
 	})
 }
 
+// Readers of many objects at once would drive each other's chunks out, and fetch everything twice.
+func TestPrefetchTakesNothingFromWhoIsInTheMiddleOfIt(t *testing.T) {
+	const buffer = 16 << 10 // of the smallest chunk
+	w := newWorld(t, 5, cache.Config{ColdBytes: 4 * buffer})
+	for _, o := range w.objects[:4] {
+		w.read(o, 0, 10)
+	}
+	next := w.objects[4]
+	ahead := func() { w.Prefetch(next.Object, 0, 10); cache.Settle(w.Cache) }
+	w.gets(0, "a prefetch into a full cache", ahead)
+	w.gets(0, "chunks that are being read", func() {
+		for _, o := range w.objects[:4] {
+			w.read(o, 0, 10)
+		}
+	})
+	first := w.objects[0]
+	end := first.Blocks.Ends[0] // of its first chunk: blocks that start within chunkBytes
+	for i := 1; i < len(first.Blocks.Ends) && end < chunkBytes; i++ {
+		end = first.Blocks.Ends[i]
+	}
+	w.gets(0, "the rest of a chunk", func() { w.read(first, 10, end-10) })
+	w.gets(1, "a prefetch in place of what was read to its end", ahead)
+	w.gets(0, "what is still being read, and what was prefetched", func() {
+		for _, o := range w.objects[1:] {
+			w.read(o, 0, 10)
+		}
+	})
+	w.gets(1, "what was read to its end", func() { w.read(first, 0, 10) })
+}
+
 func TestImagesBeyondMemoryGoToDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10, cache.Config{Dir: t.TempDir(), MemoryBytes: 4 * 5037, DiskBytes: 3 * 5037})

@@ -26,8 +26,9 @@ type chunk struct {
 
 	loaded bool
 	gone   bool          // no longer in Cache.cold
+	spent  bool          // the last view went up to its end: who reads on needs the next one
 	pins   int           // views that hold it or wait for it
-	at     *list.Element // in Cache.idle
+	at     *list.Element // in Cache.idle, or in Cache.spent
 }
 
 // spans are the chunks under [off, end), which lies within the blocks; these have been checked.
@@ -91,10 +92,8 @@ func (c *Cache) pinChunks(l *lease, o *Object, off, end int64) error {
 			ch = c.startChunk(o, s, nil)
 		}
 		ch.pins++
-		if ch.at != nil {
-			c.idle.Remove(ch.at)
-			ch.at = nil
-		}
+		c.stir(ch)
+		ch.spent = end >= s.end
 		l.chunks = append(l.chunks, ch)
 	}
 	if hit {
@@ -115,6 +114,7 @@ func (c *Cache) startChunk(o *Object, s span, turn chan struct{}) *chunk {
 		c.cold[o.Key] = map[int64]*chunk{}
 	}
 	c.cold[o.Key][s.id] = ch
+	c.coming += s.end - s.start
 	object := *o
 	c.downloads.Go(func() {
 		data, err := c.download(&object, s)
@@ -130,11 +130,12 @@ func (c *Cache) startChunk(o *Object, s span, turn chan struct{}) *chunk {
 func (c *Cache) download(o *Object, s span) ([]byte, error) {
 	endTurn, err := c.turn(c.life)
 	if err != nil {
-		return nil, errClosed
+		return nil, errClosed // nothing comes any more
 	}
 	defer endTurn()
 	buf := c.pool.get(s.end - s.start)
 	c.mu.Lock()
+	c.coming -= s.end - s.start
 	c.coldBytes += int64(cap(buf))
 	c.evictIdle()
 	c.mu.Unlock()
@@ -188,13 +189,40 @@ func (c *Cache) rest(ch *chunk) {
 		ch.data = nil
 		return
 	}
-	ch.at = c.idle.PushFront(ch)
+	if ch.spent {
+		ch.at = c.spent.PushBack(ch)
+		c.spentBytes += int64(cap(ch.data))
+	} else {
+		ch.at = c.idle.PushFront(ch)
+	}
 	c.evictIdle()
 }
 
+// stir takes a chunk off the list that it rests in, if it does.
+func (c *Cache) stir(ch *chunk) {
+	switch {
+	case ch.at == nil:
+		return
+	case ch.spent:
+		c.spent.Remove(ch.at)
+		c.spentBytes -= int64(cap(ch.data))
+	default:
+		c.idle.Remove(ch.at)
+	}
+	ch.at = nil
+}
+
+// evictIdle drops what was read to its end, the longest ago first; then what nobody has looked at for longest.
 func (c *Cache) evictIdle() {
-	for c.coldBytes > c.cfg.ColdBytes && c.idle.Len() > 0 {
-		c.forgetChunk(c.idle.Back().Value.(*chunk))
+	for c.coldBytes > c.cfg.ColdBytes {
+		e := c.spent.Front()
+		if e == nil {
+			e = c.idle.Back()
+		}
+		if e == nil {
+			return
+		}
+		c.forgetChunk(e.Value.(*chunk))
 		c.stats.ChunksEvicted++
 	}
 }
@@ -220,9 +248,6 @@ func (c *Cache) forgetChunk(ch *chunk) {
 			delete(c.cold, ch.key)
 		}
 	}
-	if ch.at != nil {
-		c.idle.Remove(ch.at)
-		ch.at = nil
-	}
+	c.stir(ch)
 	c.rest(ch)
 }

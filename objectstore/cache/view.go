@@ -224,8 +224,9 @@ func (c *Cache) Prefetch(o Object, off, n int64) {
 		if c.chunkAt(o.Key, span.id) != nil {
 			continue
 		}
-		if room -= span.end - span.start; c.closed || room < 0 {
-			return
+		size := span.end - span.start
+		if room -= size; c.closed || room < 0 || c.coldBytes-c.spentBytes+c.coming+size > c.cfg.ColdBytes {
+			return // it would drive out what others are in the middle of, and that would be fetched twice
 		}
 		select {
 		case c.ahead <- struct{}{}:
