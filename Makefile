@@ -32,7 +32,7 @@ race: ## The product's packages under the race detector
 	$(GO) test -race -short -timeout 20m ./agent/... ./metadata/... ./objectstore/... ./tiering/...
 
 lint: ## gofmt, go vet, staticcheck
-	@test -z "$$(gofmt -l agent metadata objectstore tiering infra localstack | tee /dev/stderr)"
+	@unformatted=$$(gofmt -l agent metadata objectstore tiering infra localstack); test -z "$$unformatted" || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) -checks inherit,-ST1005 $(PACKAGES) # ST1005: Kafka is a name
 

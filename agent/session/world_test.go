@@ -174,19 +174,18 @@ func (m *mortal) Stop(ctx context.Context, s metadata.Session) error {
 
 // cluster is what outlives processes: a metadata store, a bucket, and topics.
 type cluster struct {
-	t       *testing.T
-	meta    *sqlite.Store
-	bucket  *memory.Store
-	id      metadata.UUID
-	mu      sync.Mutex
-	topics  map[int32]Topic
-	gone    []int32
-	nonce   uint64
-	nextID  uint64
-	aside   []journal.Frame
-	sent    map[uint64]*sent
-	puts    int
-	deleted int
+	t      *testing.T
+	meta   *sqlite.Store
+	bucket *memory.Store
+	id     metadata.UUID
+	mu     sync.Mutex
+	topics map[int32]Topic
+	gone   []int32
+	nonce  uint64
+	nextID uint64
+	aside  []journal.Frame
+	sent   map[uint64]*sent
+	puts   int
 }
 
 func newCluster(t *testing.T) *cluster {

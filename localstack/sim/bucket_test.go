@@ -57,7 +57,7 @@ func (b *bucket) request(ctx context.Context, verb, key string, late func() func
 		return fail("never sent", objectstore.ErrUnavailable)
 	}
 	b.trips.behind(name)
-	if !b.gate.pass(nil) || !sleep(ctx, after) {
+	if !b.gate.pass(context.Background()) || !sleep(ctx, after) {
 		return fail("its sender is gone", objectstore.ErrUnavailable)
 	}
 	if hit, _ := p.draw(storeLost, name); hit {

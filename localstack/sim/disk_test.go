@@ -29,14 +29,14 @@ func (d *disk) perform(name string, most time.Duration, f func() error) error {
 	if hit, how := p.draw(diskSlow, name); hit {
 		most += time.Duration(how * float64(2*time.Second))
 	}
-	if !d.gate.pass(nil) {
+	if !d.gate.pass(context.Background()) {
 		return errDead
 	}
 	if most > 0 {
 		sleep(context.Background(), p.some("disk "+name, most))
 	}
 	var err error
-	if !d.gate.pass(nil) || !d.gate.do(func() { err = f() }) {
+	if !d.gate.pass(context.Background()) || !d.gate.do(func() { err = f() }) {
 		return errDead
 	}
 	d.trips.behind("disk " + name)

@@ -87,7 +87,7 @@ func statement[T any](ctx context.Context, d *database, name string, write bool,
 		return out, gone("never sent")
 	}
 	d.trips.behind("metadata " + name)
-	if !d.gate.pass(nil) || !sleep(ctx, after) {
+	if !d.gate.pass(context.Background()) || !sleep(ctx, after) {
 		var none T
 		return none, lost("its sender is gone")
 	}

@@ -23,7 +23,6 @@ type nemesis struct {
 	resume   time.Time // of a pause; zero: none
 	home     time.Time // when the own disk is back; zero: it is there
 	homeHard bool
-	failures int // starts in a row that came to nothing
 }
 
 // run works through the plan until ctx ends; then the agent is told to stop.

@@ -272,14 +272,14 @@ type conn struct {
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.in.read(p)
-	if c.gate != nil && !c.gate.pass(nil) {
+	if c.gate != nil && !c.gate.pass(context.Background()) {
 		return 0, net.ErrClosed
 	}
 	return n, err
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	if c.gate != nil && !c.gate.pass(nil) {
+	if c.gate != nil && !c.gate.pass(context.Background()) {
 		return 0, net.ErrClosed
 	}
 	f := c.n.fate(len(p))

@@ -284,7 +284,6 @@ type eventLog struct {
 
 	mu    sync.Mutex
 	lines []string
-	tail  []byte
 }
 
 func newEventLog(p *plan) *eventLog { return &eventLog{plan: p} }

@@ -73,14 +73,12 @@ type appended struct {
 // window stands for the flush: it keeps what partitions append until a test syncs or commits it. Batches also go to a
 // buffer that never runs, since only that can lend their memory.
 type window struct {
-	lender    *flush.Buffer
-	pending   []appended
-	told      int // of pending, by a sync
-	objects   []*object.Stored
-	created   int64 // of the next object
-	fail      error
-	onAppend  func()
-	committed int64
+	lender  *flush.Buffer
+	pending []appended
+	told    int // of pending, by a sync
+	objects []*object.Stored
+	created int64 // of the next object
+	fail    error
 }
 
 func newWindow() *window {
