@@ -393,6 +393,7 @@ func (p *Partition) Committed(o *object.Stored, r *object.Range) {
 		p.extents = append(p.extents, extent{o, r})
 		p.bytes += r.Len
 	}
+	p.producers.commit(r.Producers)
 	p.committed = max(p.committed, r.End)
 	p.hw = max(p.hw, p.committed)
 	for len(p.tail) > 0 && p.tail[0].held.Batch.End() <= p.committed {

@@ -482,6 +482,42 @@ func TestASuccessorKnowsTheProducers(t *testing.T) {
 	})
 }
 
+// What was on its way when the leader died was never there, however much of it there was.
+func TestASuccessorKnowsWhatWasCommittedOnly(t *testing.T) {
+	for _, lost := range []int{1, 4, 5, 6, 20} {
+		w := newWindow()
+		p := lead(w, settings())
+		now := time.Now()
+		w.created = now.UnixMilli()
+		send := func(n int, sequence int32) {
+			for i := range int32(n) {
+				s := sent{producer: 1, sequence: sequence + i, n: 1, time: now.UnixMilli()}
+				if _, err := p.Append(s.batch(), -1, now, &waiter{}, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		send(3, 0)
+		w.commit(p, 0)
+		send(2, 3)
+		o := w.commit(p, 0)
+		end := o.Dir.Ranges[0].End
+		send(lost, 5)
+		successor := partition.New(partition.Start{ID: here, Epochs: []metadata.EpochStart{{Epoch: 2, Start: end}}, Sealed: end,
+			Producers: p.ProducersAt(end)}, newWindow(), settings())
+		for sequence := range int32(5) {
+			again := sent{producer: 1, sequence: sequence, n: 1, time: now.UnixMilli()}
+			if got, err := successor.Append(again.batch(), 0, now, nil, 0); err != nil || got.Base != int64(sequence) {
+				t.Errorf("%d lost batches: batch %d again: got offset %d, %v", lost, sequence, got.Base, err)
+			}
+		}
+		next := sent{producer: 1, sequence: 5, n: 1, time: now.UnixMilli()}
+		if got, err := successor.Append(next.batch(), 0, now, nil, 0); err != nil || got.Base != end {
+			t.Errorf("%d lost batches: the first of them again: got offset %d, %v", lost, got.Base, err)
+		}
+	}
+}
+
 // The time of an append decides, not that of its records: a copy of old data keeps its state while it runs.
 func TestSilentProducersAreForgotten(t *testing.T) {
 	w := newWindow()

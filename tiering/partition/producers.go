@@ -17,7 +17,10 @@ const window = 5
 // producer is what is known of one producer id.
 type producer struct {
 	batches []object.Producer // the newest, oldest first, all of one epoch; never empty
-	seen    int64             // when it last appended, milliseconds: its records may tell any other time
+	// stored are the newest that are committed. A producer may have a whole window on its way, which a crash takes with it:
+	// who comes next goes on behind these.
+	stored []object.Producer
+	seen   int64 // when it last appended, milliseconds: its records may tell any other time
 }
 
 func (p *producer) last() *object.Producer { return &p.batches[len(p.batches)-1] }
@@ -65,14 +68,28 @@ func (ps producers) add(e object.Producer, now int64) {
 		p = &producer{batches: make([]object.Producer, 0, window)}
 		ps[e.ID] = p
 	}
-	if len(p.batches) > 0 && p.batches[0].Epoch != e.Epoch {
-		p.batches = p.batches[:0]
-	}
-	if len(p.batches) == window {
-		p.batches = append(p.batches[:0], p.batches[1:]...)
-	}
-	p.batches = append(p.batches, e)
+	p.batches = push(p.batches, e)
 	p.seen = max(p.seen, now)
+}
+
+// push puts e behind the others, of which those of another epoch or beyond the window go.
+func push(batches []object.Producer, e object.Producer) []object.Producer {
+	if len(batches) > 0 && batches[0].Epoch != e.Epoch {
+		batches = batches[:0]
+	}
+	if len(batches) == window {
+		batches = append(batches[:0], batches[1:]...)
+	}
+	return append(batches, e)
+}
+
+// commit notes what a committed range holds.
+func (ps producers) commit(entries []object.Producer) {
+	for _, e := range entries {
+		if p := ps[e.ID]; p != nil && (len(p.stored) == 0 || p.stored[len(p.stored)-1].LastOffset < e.LastOffset) {
+			p.stored = push(p.stored, e)
+		}
+	}
 }
 
 // restore adds entries of a directory that was made at a time: deltas, or a snapshot. What is already known by offset is
@@ -83,13 +100,14 @@ func (ps producers) restore(entries []object.Producer, made int64) {
 			ps.add(e, max(made, e.Timestamp))
 		}
 	}
+	ps.commit(entries)
 }
 
 // list is every entry whose producer has been active since, by producer and offset.
-func (ps producers) list(since time.Time) (all []object.Producer) {
+func (ps producers) list(since time.Time, of func(*producer) []object.Producer) (all []object.Producer) {
 	for _, p := range ps {
 		if p.seen >= since.UnixMilli() {
-			all = append(all, p.batches...)
+			all = append(all, of(p)...)
 		}
 	}
 	slices.SortFunc(all, func(a, b object.Producer) int {
@@ -111,5 +129,5 @@ func (ps producers) expire(since time.Time, committed int64) {
 func (p *Partition) Producers(now time.Time) []object.Producer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.producers.list(now.Add(-p.cfg.ProducerExpiry))
+	return p.producers.list(now.Add(-p.cfg.ProducerExpiry), func(p *producer) []object.Producer { return p.batches })
 }

@@ -202,12 +202,12 @@ func (p *Partition) Sealing() seal.State {
 	return seal.State{LogStart: p.logStart, SealedEnd: p.sealedEnd, LastStable: p.committed, SegmentAge: p.cfg.SegmentAge, LocalRetention: p.cfg.LocalRetention}
 }
 
-// ProducersAt is the producers' state at an offset that is committed. A producer that has written more than a window since
-// then is told by what it wrote: whoever restores reads that too.
+// ProducersAt is the producers' state at an offset that is committed. A producer that has committed more than a window since
+// then is told by what it committed: whoever restores reads that too.
 func (p *Partition) ProducersAt(end int64) []object.Producer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := p.producers.list(time.Now().Add(-p.cfg.ProducerExpiry))
+	all := p.producers.list(time.Now().Add(-p.cfg.ProducerExpiry), func(p *producer) []object.Producer { return p.stored })
 	return slices.DeleteFunc(all, func(e object.Producer) bool { return e.LastOffset >= end })
 }
 
