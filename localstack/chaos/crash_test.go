@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 
 // Flags of a longer run: go test ./localstack/chaos -run TestCrash -rounds 200 -seed 7 -timeout 1h.
 var (
-	roundsFlag = flag.Int("rounds", 20, "rounds of the crash test, on each store")
+	roundsFlag = flag.Int("rounds", ciRounds, "rounds of the crash test, on each store")
 	seedFlag   = flag.Uint64("seed", 1, "seed of the crash test")
 )
 
@@ -61,11 +62,14 @@ type crashing struct {
 	slow  time.Duration // the longest start
 }
 
-// shortRounds are enough for go test -short, and for a look at whether anything works at all.
-const shortRounds = 3
+// shortRounds are enough for a plain go test; ciRounds run with VARVE_TEST_ALL=1.
+const (
+	shortRounds = 3
+	ciRounds    = 20
+)
 
 func crash(t *testing.T, w *world, rounds int, seed uint64) {
-	if testing.Short() {
+	if testing.Short() || os.Getenv("VARVE_TEST_ALL") == "" && rounds == ciRounds {
 		rounds = shortRounds
 	}
 	c := &crashing{t: t, w: w, rng: rand.New(rand.NewPCG(seed, 0))}
