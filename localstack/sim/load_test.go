@@ -217,12 +217,16 @@ func (l *load) workers() ([]worker, error) {
 		p.number, p.client, p.topics = l.nextProducer(), cl, k.topics
 		out = append(out, func(ctx context.Context, rng *rand.Rand) { l.produce(ctx, &p, rng) })
 	}
-	follow, err := l.follower()
+	follow, err := l.follower(kgo.NoResetOffset(), l.object, l.local, l.one)
+	if err != nil {
+		return nil, err
+	}
+	chase, err := l.follower(kgo.NewOffset().AtStart(), l.trimmed, l.retained)
 	if err != nil {
 		return nil, err
 	}
 	return append(out, l.idempotent(l.object, 0), l.idempotent(l.object, 1), l.idempotent(l.local, 0), l.plain(l.object, l.local), l.plain(l.local, l.one),
-		follow, l.member(), l.member(), l.clerk(), l.trimmer(), l.look, l.churn(0), l.churn(1)), nil
+		follow, chase, l.member(), l.member(), l.clerk(), l.trimmer(), l.look, l.churn(0), l.churn(1)), nil
 }
 
 // producer is one client that produces.
@@ -254,18 +258,18 @@ func (l *load) produce(ctx context.Context, p *producer, rng *rand.Rand) {
 }
 
 // follower reads everything as it comes, through every restart.
-func (l *load) follower() (worker, error) {
+func (l *load) follower(reset kgo.Offset, topics ...*topic) (worker, error) {
 	from := map[string]map[int32]kgo.Offset{}
 	readers := map[kcheck.Log]int{}
 	byName := map[string]*topic{}
-	for _, t := range l.all() {
+	for _, t := range topics {
 		from[t.name], byName[t.name] = map[int32]kgo.Offset{}, t
 		for p := range t.partitions {
 			from[t.name][p] = kgo.NewOffset().AtStart()
 			readers[t.log(p)] = l.rec.Reader()
 		}
 	}
-	cl, err := l.client(kgo.ConsumePartitions(from), kgo.FetchMaxWait(2*time.Second), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := l.client(kgo.ConsumePartitions(from), kgo.FetchMaxWait(2*time.Second), kgo.ConsumeResetOffset(reset))
 	if err != nil {
 		return nil, err
 	}
@@ -293,6 +297,9 @@ func (l *load) fetchErrors(fetches kgo.Fetches) {
 		var loss *kgo.ErrDataLoss
 		if errors.As(err, &loss) && name != l.trimmed.name && name != l.retained.name {
 			l.w.fail("a reader of %s/%d was told of lost data: %w", name, partition, err)
+		}
+		if errors.Is(err, kerr.OffsetOutOfRange) && name != l.trimmed.name && name != l.retained.name {
+			l.w.fail("a reader of %s/%d was told that its offset is out of range", name, partition)
 		}
 		if strings.Contains(strings.ToLower(err.Error()), "crc") {
 			l.w.fail("a reader of %s/%d got damaged bytes: %w", name, partition, err)

@@ -133,7 +133,7 @@ func (m *member) consume(ctx context.Context) {
 	l := m.l
 	call, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	offsets, err := l.admin.FetchOffsets(call, members)
+	offsets, err := l.admin.FetchOffsetsForTopics(call, members, l.object.name, l.local.name)
 	if err != nil {
 		return
 	}
@@ -142,10 +142,11 @@ func (m *member) consume(ctx context.Context) {
 	next, done := map[place]int64{}, map[place]int64{}
 	for _, p := range m.mine {
 		at := kgo.NewOffset().AtStart()
-		if o, ok := offsets.Lookup(p.topic.name, p.partition); ok && o.At >= 0 {
-			if o.Err != nil {
-				return
-			}
+		o, ok := offsets.Lookup(p.topic.name, p.partition)
+		if !ok || o.Err != nil {
+			return
+		}
+		if o.At >= 0 {
 			at = kgo.NewOffset().At(o.At)
 			done[p], next[p] = o.At, o.At
 		}
@@ -160,7 +161,7 @@ func (m *member) consume(ctx context.Context) {
 		}
 		return
 	}
-	cl, err := l.newClient(kgo.ConsumePartitions(from), kgo.FetchMaxWait(time.Second), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl, err := l.newClient(kgo.ConsumePartitions(from), kgo.FetchMaxWait(time.Second), kgo.ConsumeResetOffset(kgo.NoResetOffset()))
 	if err != nil {
 		l.w.fail("%w", err)
 		return

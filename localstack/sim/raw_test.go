@@ -88,15 +88,22 @@ type answer struct {
 	outcome kcheck.Outcome
 	code    int16
 	base    int64
+	text    string
 }
+
+var unanswered = answer{kcheck.Unknown, -1, -1, ""}
 
 func (c *wire) produced(wait time.Duration) answer {
 	resp, err := c.receive(wait)
 	if err != nil {
-		return answer{kcheck.Unknown, -1, -1}
+		return unanswered
 	}
 	p := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
-	return answer{outcomeOf(p.ErrorCode), p.ErrorCode, p.BaseOffset}
+	a := answer{outcomeOf(p.ErrorCode), p.ErrorCode, p.BaseOffset, ""}
+	if p.ErrorMessage != nil {
+		a.text = *p.ErrorMessage
+	}
+	return a
 }
 
 // outcomeOf reads an error code as the contract has it: only these leave open what happened.
@@ -232,11 +239,11 @@ const answerWait = 8 * time.Second
 
 // exchange sends batches on one connection without waiting, and collects what is answered.
 func (p *idempotent) exchange(ctx context.Context, i int, bs []*sentBatch) []answer {
-	out := slices.Repeat([]answer{{kcheck.Unknown, -1, -1}}, len(bs))
+	out := slices.Repeat([]answer{unanswered}, len(bs))
 	c := p.conn(ctx, i)
 	if c == nil {
 		for k := range out { // nothing has left
-			out[k] = answer{kcheck.Failed, kerr.LeaderNotAvailable.Code, -1}
+			out[k] = answer{kcheck.Failed, kerr.LeaderNotAvailable.Code, -1, ""}
 		}
 		return out
 	}
@@ -254,7 +261,7 @@ func (p *idempotent) exchange(ctx context.Context, i int, bs []*sentBatch) []ans
 	}
 	for k := range out {
 		if p.wrong(out[k].code) && (k == 0 || out[k-1].outcome == kcheck.OK) {
-			p.l.w.fail("producer %d: batch with sequence %d of id %d on %s: %v", p.number, bs[k].seq, p.id, p.log.of(), kerr.ErrorForCode(out[k].code))
+			p.l.w.fail("producer %d: batch with sequence %d of id %d on %s: %v: %s", p.number, bs[k].seq, p.id, p.log.of(), kerr.ErrorForCode(out[k].code), out[k].text)
 		}
 	}
 	return out
@@ -412,7 +419,7 @@ func (l *load) single(c *wire, number int, t *topic, rng *rand.Rand) bool {
 		raw[len(raw)-1] ^= 1
 	}
 	timeout := []time.Duration{time.Millisecond, 50 * time.Millisecond, 10 * time.Second}[rng.IntN(3)]
-	a := answer{kcheck.Unknown, -1, -1}
+	a := unanswered
 	good := c.send(produceVersion, produceRequest(acks, timeout, at, raw)) == nil
 	if acks == 0 {
 		c.sent = c.sent[:len(c.sent)-1]
@@ -451,7 +458,7 @@ func (l *load) accepts(ctx context.Context, topics []*topic) {
 			for {
 				id := l.newID(number)
 				l.rec.Send(kcheck.Send{ID: id, Producer: number, Log: at.of(), Acks: -1, Once: true})
-				a := answer{kcheck.Failed, -1, -1}
+				a := answer{kcheck.Failed, -1, -1, ""}
 				if c, err := l.w.connect(ctx); err == nil {
 					a.outcome = kcheck.Unknown
 					if c.send(produceVersion, produceRequest(-1, 5*time.Second, at, batchOf(identity{}, valueOf(id, 20)))) == nil {
