@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +27,8 @@ import (
 
 // Reader turns plans into bytes (fetch.Reader).
 type Reader interface {
+	// FromMemory is Read where nothing must be waited for; else it answers false.
+	FromMemory(plans []fetch.Plan, maxBytes int) (*fetch.Result, bool)
 	Read(ctx context.Context, plans []fetch.Plan, maxBytes int) *fetch.Result
 }
 
@@ -41,11 +45,17 @@ type fetching struct {
 	led      Led
 	reader   Reader
 	maxBytes int
+	requests sync.Pool // *request
 }
 
 // Fetch is the handler of key 1. maxBytes is fetch.max.bytes.
 func Fetch(topics *catalog.Catalog, led Led, reader Reader, maxBytes int) API {
-	h := &fetching{topics, led, reader, maxBytes}
+	h := &fetching{topics: topics, led: led, reader: reader, maxBytes: maxBytes}
+	h.requests.New = func() any {
+		f := &request{h: h}
+		f.release = f.give
+		return f
+	}
 	return API{Key: 1, Min: 4, Max: 18, Handle: h.handle}
 }
 
@@ -60,42 +70,94 @@ type wanted struct {
 	end   int64 // of a divergence: of the largest epoch that is ours too; -1: none
 }
 
-// request is a fetch on its way.
+// request is a fetch on its way. One that is answered at once is reused, with all the memory that it has taken: so a fetch
+// allocates nothing for a partition.
 type request struct {
 	h        *fetching
 	ctx      context.Context
 	r        *wire.Request
-	req      *kmsg.FetchRequest
+	req      kmsg.FetchRequest
 	reply    func(wire.Reply)
 	wants    []wanted
+	plans    []fetch.Plan
+	encoder  fetchEncoder
+	res      *fetch.Result
+	release  func() // give
 	deadline time.Time
 
 	mu      sync.Mutex
+	parked  bool // others may still come to it: it is not reused
 	done    bool
 	cancels []func()
 	timer   *time.Timer
 }
 
 func (h *fetching) handle(ctx context.Context, r *wire.Request, reply func(wire.Reply)) {
-	req, err := decode[*kmsg.FetchRequest](r)
-	if err != nil {
+	f := h.requests.Get().(*request)
+	f.ctx, f.r, f.reply = ctx, r, reply
+	if err := f.decode(); err != nil {
+		f.reuse()
 		reply(refuse(err))
 		return
 	}
-	if code := h.refused(req); code != nil {
+	if code := h.refused(&f.req); code != nil {
+		f.reuse()
 		resp := kmsg.NewPtrFetchResponse()
 		resp.ErrorCode = code.Code
 		reply(encode(r, resp))
 		return
 	}
-	f := &request{h: h, ctx: ctx, r: r, req: req, reply: reply,
-		deadline: time.Now().Add(time.Duration(max(req.MaxWaitMillis, 0)) * time.Millisecond)}
+	f.deadline = time.Now().Add(time.Duration(max(f.req.MaxWaitMillis, 0)) * time.Millisecond)
 	f.find()
 	if f.ready() {
 		f.answer()
 		return
 	}
 	f.park()
+}
+
+// decode reads the request's body, which is the handler's own: names stay where they are.
+func (f *request) decode() (err error) {
+	defer func() {
+		if p := recover(); p != nil { // kmsg is generated and large
+			err = fmt.Errorf("Fetch version %d: decoding panicked: %v", f.r.Version, p)
+		}
+	}()
+	f.req.SetVersion(f.r.Version)
+	if err := f.req.UnsafeReadFrom(f.r.Body); err != nil {
+		return fmt.Errorf("Fetch version %d: %w", f.r.Version, err)
+	}
+	return nil
+}
+
+// give is the end of an answer: its bytes were written, or never will be.
+func (f *request) give() {
+	f.res.Release()
+	if !f.parked {
+		f.reuse()
+	}
+}
+
+// keptPartitions bounds what a request that is reused holds on to: some 500 bytes for each.
+const keptPartitions = 1 << 10
+
+// reuse keeps the request's memory for the next, and lets everything go that it points to.
+func (f *request) reuse() {
+	e := &f.encoder
+	if cap(f.wants) > keptPartitions || cap(f.plans) > keptPartitions || cap(e.cuts) > keptPartitions || cap(f.req.Topics) > keptPartitions {
+		return
+	}
+	clear(f.req.Topics)
+	clear(f.wants)
+	for i := range f.plans {
+		clear(f.plans[i].Pieces)
+		clear(f.plans[i].Held[:cap(f.plans[i].Held)])
+	}
+	clear(e.cuts)
+	clear(e.out)
+	*f = request{h: f.h, release: f.release, wants: f.wants[:0], plans: f.plans[:0], req: kmsg.FetchRequest{Topics: f.req.Topics[:0]},
+		encoder: fetchEncoder{head: e.head[:0], cuts: e.cuts[:0], out: e.out[:0]}}
+	f.h.requests.Put(f)
 }
 
 // refused answers what no session, and no client, may ask.
@@ -166,10 +228,7 @@ func (f *request) ready() bool {
 // every watch the request looks again.
 func (f *request) park() {
 	f.mu.Lock()
-	if f.done {
-		f.mu.Unlock()
-		return
-	}
+	f.parked = true
 	f.timer = time.AfterFunc(time.Until(f.deadline), f.finish)
 	stop := context.AfterFunc(f.ctx, f.finish)
 	f.cancels = append(f.cancels, func() { stop() })
@@ -225,21 +284,29 @@ func (f *request) finish() {
 
 // answer plans, reads and replies.
 func (f *request) answer() {
-	plans, hot := f.plan()
+	hot := f.plan()
+	f.read(hot, min(int(f.req.MaxBytes), f.h.maxBytes))
+	f.reply(wire.Reply{Parts: f.encode(), Release: f.release}) // from here on it is no longer ours
+}
+
+func (f *request) read(hot bool, maxBytes int) {
+	var ok bool
+	if f.res, ok = f.h.reader.FromMemory(f.plans, maxBytes); ok {
+		return
+	}
 	wait := max(time.Until(f.deadline), hotWait)
 	if hot {
 		wait = hotWait
-	} else if len(plans) > 0 {
+	} else if len(f.plans) > 0 {
 		wait = coldWait
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, wait)
 	defer cancel()
-	res := f.h.reader.Read(ctx, plans, min(max(int(f.req.MaxBytes), 1), f.h.maxBytes))
-	f.reply(wire.Reply{Parts: f.encode(res), Release: res.Release})
+	f.res = f.h.reader.Read(ctx, f.plans, maxBytes)
 }
 
 // plan asks every partition where its bytes lie. hot: some of them are not sealed history.
-func (f *request) plan() (plans []fetch.Plan, hot bool) {
+func (f *request) plan() (hot bool) {
 	for i := range f.wants {
 		w := &f.wants[i]
 		if w.p == nil || w.err != nil {
@@ -248,29 +315,30 @@ func (f *request) plan() (plans []fetch.Plan, hot bool) {
 		if w.err = w.p.Err(); w.err != nil {
 			continue
 		}
-		if w.end >= 0 {
-			w.at = w.p.Offsets() // the divergence is the answer, wherever the offset lies
-			continue
+		n := len(f.plans)
+		if n == cap(f.plans) {
+			f.plans = slices.Grow(f.plans, len(f.wants)-i)
 		}
-		var plan fetch.Plan
-		plan, w.at, w.err = w.p.Plan(w.q.FetchOffset, max(int(w.q.PartitionMaxBytes), 1)) // KIP-74: the first batch, whatever the limit
-		if w.err != nil {
-			plan.Release()
-			continue
-		}
-		if plan.Sealed || len(plan.Pieces)+len(plan.Held) > 0 {
-			w.plan = len(plans)
-			plans = append(plans, plan)
+		f.plans = f.plans[:n+1]
+		plan := &f.plans[n]
+		w.at, w.err = w.p.PlanInto(plan, w.q.FetchOffset, int(w.q.PartitionMaxBytes))
+		if w.err == nil && w.end < 0 && (plan.Sealed || len(plan.Pieces)+len(plan.Held) > 0) {
+			w.plan = n
 			hot = hot || !plan.Sealed
+			continue
 		}
+		plan.Release()
+		clear(plan.Pieces)
+		f.plans = f.plans[:n]
 	}
-	return plans, hot
+	return hot
 }
 
 // encode writes the response around the records.
-func (f *request) encode(res *fetch.Result) net.Buffers {
-	e := fetchEncoder{version: f.r.Version, flexible: f.r.Version >= 12, committed: f.req.IsolationLevel == 1}
-	e.head = make([]byte, 0, 64+64*len(f.req.Topics)+64*len(f.wants))
+func (f *request) encode() net.Buffers {
+	e := &f.encoder
+	e.version, e.flexible, e.committed = f.r.Version, f.r.Version >= 12, f.req.IsolationLevel == 1
+	e.head = slices.Grow(e.head[:0], 64+64*len(f.req.Topics)+64*len(f.wants))
 	e.head = kbin.AppendInt32(e.head, 0) // throttle
 	if e.version >= 7 {
 		e.head = kbin.AppendInt16(e.head, 0)
@@ -287,7 +355,7 @@ func (f *request) encode(res *fetch.Result) net.Buffers {
 			next++
 			var part fetch.Part
 			if w.plan >= 0 {
-				part = res.Parts[w.plan]
+				part = f.res.Parts[w.plan]
 			}
 			if w.err == nil {
 				w.err = part.Err
@@ -309,6 +377,7 @@ type fetchEncoder struct {
 	flexible, committed bool
 	head                []byte
 	cuts                []cut
+	out                 net.Buffers
 }
 
 // cut: before head[at] goes records.
@@ -398,17 +467,17 @@ func (e *fetchEncoder) partition(w *wanted, part fetch.Part) {
 }
 
 func (e *fetchEncoder) parts() net.Buffers {
-	parts := make(net.Buffers, 0, 2*len(e.cuts)+1)
+	e.out = slices.Grow(e.out[:0], 2*len(e.cuts)+1)
 	last := 0
 	for _, c := range e.cuts {
 		if c.at > last {
-			parts = append(parts, e.head[last:c.at])
+			e.out = append(e.out, e.head[last:c.at])
 		}
-		parts = append(parts, c.records)
+		e.out = append(e.out, c.records)
 		last = c.at
 	}
 	if last < len(e.head) {
-		parts = append(parts, e.head[last:])
+		e.out = append(e.out, e.head[last:])
 	}
-	return parts
+	return e.out
 }

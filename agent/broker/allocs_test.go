@@ -1,13 +1,18 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"varve.dev/agent/wire"
 	"varve.dev/metadata"
+	"varve.dev/objectstore/cache"
 	"varve.dev/tiering/batch"
+	"varve.dev/tiering/fetch"
 	"varve.dev/tiering/flush"
 	"varve.dev/tiering/object"
 	"varve.dev/tiering/partition"
@@ -76,5 +81,97 @@ func TestAProduceRequestAllocatesLittleAndNothingPerBatch(t *testing.T) {
 	// What is answered of several partitions stands in slices of their own.
 	if few, many := measure(2), measure(4); many > few || few > produceAllocs+2 {
 		t.Errorf("%v allocations for two partitions, %v for four: want the same, and at most %d", few, many, produceAllocs+2)
+	}
+}
+
+// images answers views that it has given before without an allocation, as the cache does.
+type images struct {
+	*logs
+	views map[imageRange]cache.View
+}
+
+type imageRange struct {
+	key    string
+	off, n int64
+}
+
+func (i images) Borrow(o cache.Object, off, n int64) (cache.View, bool) {
+	at := imageRange{o.Key, off, n}
+	v, ok := i.views[at]
+	if !ok {
+		v, ok = i.logs.Borrow(o, off, n)
+		i.views[at] = v
+	}
+	return v, ok
+}
+
+// fetchAllocs bounds what a fetch that finds everything in memory allocates in its handler: the list of a topic's partitions.
+// With the connection's three, for the request, its body and its answer, that makes four.
+const fetchAllocs = 1
+
+func TestAFetchAllocatesLittleAndNothingPerPartitionOrBatch(t *testing.T) {
+	if raceFactor > 1 {
+		t.Skip("the race detector allocates, and empties pools")
+	}
+	l := newLogs(t)
+	for range 20 {
+		l.fill(0, 300, 3000)
+		l.fill(1, 3000, 20)
+	}
+	reader, err := fetch.New(images{l, map[imageRange]cache.View{}}, l, l, fetch.Config{Directories: 1, FindLimit: 1, RecordBytes: 1, ConcurrentMax: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, partitions := range [][]int32{{0}, {0, 1}} {
+		req := fetchRequestOf(partitions...)
+		req.SetVersion(12)
+		r := &wire.Request{Key: 1, Version: 12, Body: req.AppendTo(nil)}
+		api := Fetch(l.catalog, l, reader, 1<<30)
+		size := 0
+		reply := func(r wire.Reply) {
+			size = 0
+			for _, p := range r.Parts {
+				size += len(p)
+			}
+			r.Release()
+		}
+		got := testing.AllocsPerRun(200, func() { api.Handle(context.Background(), r, reply) })
+		if got > fetchAllocs || size < 20*3000*len(partitions) {
+			t.Errorf("%d partitions: %v allocations for %d bytes, want at most %d", len(partitions), got, size, fetchAllocs)
+		}
+	}
+}
+
+// One request after another in the same memory answers as each would alone.
+func TestReusedFetchesDoNotMeet(t *testing.T) {
+	l := newLogs(t)
+	l.fill(0, 300, 2000)
+	l.fill(1, 20, 5000)
+	api := Fetch(l.catalog, l, l.reader, 1<<20)
+	ask := func(api API, partitions ...int32) (answer []byte) {
+		req := fetchRequestOf(partitions...)
+		req.SetVersion(12)
+		api.Handle(context.Background(), &wire.Request{Key: 1, Version: 12, Body: req.AppendTo(nil)}, func(r wire.Reply) {
+			answer = bytes.Join(r.Parts, nil)
+			if r.Release != nil {
+				r.Release()
+			}
+		})
+		return answer
+	}
+	want := map[string][]byte{}
+	requests := [][]int32{{0, 1}, {1}, {2, 0}, {9}, {1, 0}, {0}}
+	for _, ps := range requests {
+		want[fmt.Sprint(ps)] = ask(Fetch(l.catalog, l, l.reader, 1<<20), ps...)
+	}
+	for round := range 4 {
+		l.elsewhere = round%2 == 1 // the way that may wait
+		for _, ps := range requests {
+			if got := ask(api, ps...); !bytes.Equal(got, want[fmt.Sprint(ps)]) {
+				t.Errorf("round %d, partitions %v: %d bytes, want the %d of a request of its own", round, ps, len(got), len(want[fmt.Sprint(ps)]))
+			}
+		}
+		slices.Reverse(requests)
 	}
 }

@@ -49,6 +49,8 @@ type logs struct {
 	trimmed error
 	elected error
 
+	elsewhere bool // what is stored does not lie in memory
+
 	mu      sync.Mutex
 	held    []heldBatch // appended, not yet committed
 	objects map[string][]byte
@@ -135,6 +137,12 @@ func (l *logs) View(_ context.Context, o cache.Object, off, n int64) (cache.View
 		v.Slices, data = append(v.Slices, data[:size]), data[size:]
 	}
 	return v, nil
+}
+
+// Borrow implements fetch.Viewer.
+func (l *logs) Borrow(o cache.Object, off, n int64) (cache.View, bool) {
+	v, err := l.View(context.Background(), o, off, n)
+	return v, err == nil && !l.elsewhere
 }
 
 func (l *logs) Prefetch(cache.Object, int64, int64) {}

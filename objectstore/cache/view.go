@@ -88,6 +88,20 @@ func (c *Cache) View(ctx context.Context, o Object, off, n int64) (View, error) 
 	return View{l.slices, l}, nil
 }
 
+// Borrow is View where an image holds the range: it waits for nothing. ok is false where none does.
+func (c *Cache) Borrow(o Object, off, n int64) (v View, ok bool) {
+	if n == 0 || o.check(off, n) != nil {
+		return View{}, false
+	}
+	l := c.lent.Get().(*lease)
+	l.cache = c
+	if !c.fromImage(l, o.Key, off, n) {
+		l.release()
+		return View{}, false
+	}
+	return View{l.slices, l}, true
+}
+
 // maxLength bounds what an index may claim of one object, hence what is allocated for it: four times the largest that is
 // ever written.
 const maxLength = 1 << 30

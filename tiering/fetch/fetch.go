@@ -27,6 +27,8 @@ var ErrHole = errors.New("no object holds the offset")
 // Viewer reads objects (objectstore/cache).
 type Viewer interface {
 	View(ctx context.Context, o cache.Object, off, n int64) (cache.View, error)
+	// Borrow is View where the range lies in memory and nothing is waited for.
+	Borrow(o cache.Object, off, n int64) (v cache.View, ok bool)
 	Prefetch(o cache.Object, off, n int64)
 }
 
@@ -120,6 +122,7 @@ type Reader struct {
 	dirs  *directories
 	found *otter.Cache[metadata.PartitionID, []metadata.Segment]
 	ahead *otter.Cache[sequence, progress]
+	lent  sync.Pool // *Result
 }
 
 // sequence is where a sequential reader will go on.
@@ -157,7 +160,9 @@ func New(v Viewer, i Finder, store DirectoryReader, cfg Config) (*Reader, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{view: v, index: i, cfg: cfg, dirs: dirs, found: found, ahead: ahead}, nil
+	r := &Reader{view: v, index: i, cfg: cfg, dirs: dirs, found: found, ahead: ahead}
+	r.lent.New = func() any { return &Result{reader: r} }
+	return r, nil
 }
 
 // Close ends what was still being read for callers that have gone, and waits for it.
@@ -170,12 +175,13 @@ type Part struct {
 	Err    error
 }
 
-// Result answers plans in their order. Its slices are borrowed until Release.
+// Result answers plans in their order. It and its slices are borrowed until Release.
 type Result struct {
-	Parts []Part
-	views []cache.View
-	held  []flush.Held
-	mu    sync.Mutex
+	Parts  []Part
+	reader *Reader
+	views  []cache.View
+	held   []flush.Held
+	mu     sync.Mutex
 }
 
 // Bytes is the sum over all parts.
@@ -186,7 +192,20 @@ func (r *Result) Bytes() (n int) {
 	return n
 }
 
-// Release gives the memory of all parts back.
+// result is an empty one for n plans, in the memory of an earlier one where there is one.
+func (r *Reader) result(n int) *Result {
+	res := r.lent.Get().(*Result)
+	if cap(res.Parts) < n {
+		res.Parts = append(res.Parts[:cap(res.Parts)], make([]Part, n-cap(res.Parts))...)
+	}
+	res.Parts = res.Parts[:n]
+	return res
+}
+
+// A result that held more is not kept for the next: 1,024 plans, and as many slices for each of its parts or views.
+const keptElements = 1 << 10
+
+// Release gives the memory of all parts back. It comes exactly once.
 func (r *Result) Release() {
 	for _, v := range r.views {
 		v.Release()
@@ -194,7 +213,21 @@ func (r *Result) Release() {
 	for _, h := range r.held {
 		h.Release()
 	}
-	r.views, r.held = nil, nil
+	clear(r.views)
+	clear(r.held)
+	r.views, r.held = r.views[:0], r.held[:0]
+	if cap(r.Parts) > keptElements || cap(r.views) > keptElements || cap(r.held) > keptElements {
+		return
+	}
+	for i := range r.Parts {
+		p := &r.Parts[i]
+		clear(p.Slices[:cap(p.Slices)])
+		*p = Part{Slices: p.Slices[:0]}
+		if cap(p.Slices) > keptElements {
+			p.Slices = nil
+		}
+	}
+	r.reader.lent.Put(r)
 }
 
 func (r *Result) keep(v cache.View) {
@@ -207,7 +240,7 @@ func (r *Result) keep(v cache.View) {
 // but for the first batch of the first part that has any (KIP-74). Plans are read in parallel, as many as the bytes that are left may need. When ctx ends a part whose
 // bytes are still on their way stays empty, and its download goes on: the next read joins it.
 func (r *Reader) Read(ctx context.Context, plans []Plan, maxBytes int) *Result {
-	res := &Result{Parts: make([]Part, len(plans))}
+	res := r.result(len(plans))
 	maxBytes = max(maxBytes, 1) // less asks for one batch too
 	left := maxBytes
 	for from := 0; from < len(plans) && left > 0; {
@@ -222,11 +255,43 @@ func (r *Reader) Read(ctx context.Context, plans []Plan, maxBytes int) *Result {
 		}
 		from = to
 	}
-	for i := range plans {
-		res.held = append(res.held, plans[i].Held...)
-		plans[i].Held = nil
-	}
+	res.hold(plans)
 	return res
+}
+
+// hold takes over what plans hold.
+func (r *Result) hold(plans []Plan) {
+	for i := range plans {
+		p := &plans[i]
+		r.held = append(r.held, p.Held...)
+		p.Held = p.Held[:0]
+	}
+}
+
+// FromMemory is Read where all that it takes lies in memory: it waits for nothing, and allocates nothing for a plan. ok is
+// false, and the plans are as they were, where anything lies elsewhere.
+func (r *Reader) FromMemory(plans []Plan, maxBytes int) (res *Result, ok bool) {
+	for i := range plans {
+		if plans[i].Sealed {
+			return nil, false
+		}
+	}
+	res = r.result(len(plans))
+	maxBytes = max(maxBytes, 1)
+	left := maxBytes
+	for i := 0; i < len(plans) && left > 0; i++ {
+		p := &plans[i]
+		g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), memory: true, part: res.Parts[i]}
+		if err := g.read(context.Background()); err != nil {
+			res.Parts[i] = g.part
+			res.Release()
+			return nil, false // damage is told by the other way, too
+		}
+		res.Parts[i] = g.part
+		left = fit(&res.Parts[i], left, left == maxBytes)
+	}
+	res.hold(plans)
+	return res, true
 }
 
 // fit drops whole batches from the end of a part that is larger than what is left, but the very first of an answer.
@@ -250,12 +315,12 @@ func fit(p *Part, left int, first bool) int {
 
 func (r *Reader) wave(ctx context.Context, plans []Plan, res *Result, parts []Part, left int) {
 	if len(plans) == 1 {
-		parts[0] = r.one(ctx, &plans[0], res, left)
+		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left)
 		return
 	}
 	var wg sync.WaitGroup
 	for i := range plans {
-		wg.Go(func() { parts[i] = r.one(ctx, &plans[i], res, left) })
+		wg.Go(func() { parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left) })
 	}
 	wg.Wait()
 }

@@ -400,8 +400,7 @@ func TestDamageIsAnErrorAndNeverServed(t *testing.T) {
 			r := w.reader(t)
 			read := func(from int64) fetch.Part {
 				res := r.Read(t.Context(), []fetch.Plan{{Partition: part(0), From: from, Max: 1 << 20, Pieces: o.pieces(part(0))}}, 1<<20)
-				defer res.Release()
-				return res.Parts[0]
+				return taken(res)
 			}
 			from := int64(0)
 			if c.whole > 0 {
@@ -446,8 +445,7 @@ func TestAMovedSegmentIsLookedUpAgain(t *testing.T) {
 	r := w.reader(t)
 	read := func() fetch.Part {
 		res := r.Read(t.Context(), []fetch.Plan{{Partition: part(0), Max: 1000, Sealed: true, SealedEnd: 10}}, 1000)
-		defer res.Release()
-		return res.Parts[0]
+		return taken(res)
 	}
 	if p := read(); p.Err != nil || p.Bytes == 0 {
 		t.Fatalf("%+v", p)

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"varve.dev/metadata"
@@ -12,17 +13,18 @@ import (
 // reading is one plan on its way to its part.
 type reading struct {
 	*Reader
-	p    *Plan
-	res  *Result // holds what part borrows
-	part Part
-	from int64 // offset that comes next
-	want int
-	next []metadata.Segment // what follows the segment that is read: read-ahead goes on there
+	p      *Plan
+	res    *Result // holds what part borrows
+	part   Part
+	from   int64 // offset that comes next
+	want   int
+	memory bool               // and nothing else is looked at
+	next   []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
 // one reads one plan.
-func (r *Reader) one(ctx context.Context, p *Plan, res *Result, left int) Part {
-	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left))}
+func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int) Part {
+	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), part: Part{Slices: reused}}
 	g.part.Err = g.read(ctx)
 	// An error that came after some bytes comes again with the next read; one that says that the time is up is none.
 	if g.part.Bytes > 0 || ctx.Err() != nil {
@@ -93,7 +95,10 @@ const minView = 64 << 10
 func (g *reading) piece(ctx context.Context, x Piece) error {
 	r, o := x.Range, objectOf(x)
 	dense := r.Records == r.End-r.Base
-	last, _ := g.ahead.GetIfPresent(sequence{g.p.Partition, g.from})
+	var last progress
+	if x.Stored.Kind == metadata.Sealed {
+		last, _ = g.ahead.GetIfPresent(sequence{g.p.Partition, g.from})
+	}
 	pos, need := int64(0), int64(0)
 	if g.from > r.Base {
 		pos = r.SeekOffset(g.from)
@@ -103,9 +108,9 @@ func (g *reading) piece(ctx context.Context, x Piece) error {
 	}
 	for full := false; !full && pos < r.Len && g.part.Bytes < g.want; {
 		n := min(r.Len-pos, max(int64(g.want-g.part.Bytes), minView, need))
-		v, err := g.view.View(ctx, o, r.Pos+pos, n)
+		v, err := g.viewOf(ctx, o, r.Pos+pos, n)
 		if err != nil {
-			return fmt.Errorf("read %s at %d: %w", o.Key, r.Pos+pos, err)
+			return err
 		}
 		w := walk{from: g.from, want: g.want, dense: dense, part: &g.part}
 		w.over(v.Slices)
@@ -134,6 +139,24 @@ func (g *reading) piece(ctx context.Context, x Piece) error {
 	}
 	g.from = r.End // the rest of the range was compacted away
 	return nil
+}
+
+// errElsewhere: what was looked for in memory only lies in another place.
+var errElsewhere = errors.New("not in memory")
+
+func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64) (cache.View, error) {
+	if g.memory {
+		v, ok := g.view.Borrow(o, off, n)
+		if !ok {
+			return v, errElsewhere
+		}
+		return v, nil
+	}
+	v, err := g.view.View(ctx, o, off, n)
+	if err != nil {
+		return v, fmt.Errorf("read %s at %d: %w", o.Key, off, err)
+	}
+	return v, nil
 }
 
 func objectOf(x Piece) cache.Object {

@@ -85,6 +85,7 @@ type world struct {
 	segments []metadata.Segment
 	log      []string
 	cuts     *rand.Rand      // where views are cut into slices; nil: only at the ends of batches, all of them
+	memory   map[string]bool // what Borrow finds
 	slow     map[string]bool // views of these objects end with their context
 	readAt   func(ctx context.Context, key string) error
 	holes    []int64
@@ -198,6 +199,15 @@ func (w *world) View(ctx context.Context, o cache.Object, off, n int64) (cache.V
 	return v, nil
 }
 
+// Borrow implements fetch.Viewer: what a test says lies in memory.
+func (w *world) Borrow(o cache.Object, off, n int64) (cache.View, bool) {
+	if !w.memory[o.Key] {
+		return cache.View{}, false
+	}
+	v, err := w.View(context.Background(), o, off, n)
+	return v, err == nil
+}
+
 func (w *world) Prefetch(o cache.Object, off, n int64) { w.note("ahead %s %d+%d", o.Key, off, n) }
 
 func (w *world) ReadAt(ctx context.Context, key string, dst []byte, off int64) error {
@@ -277,6 +287,14 @@ type owner struct {
 func (o owner) ID() metadata.PartitionID { return o.id }
 
 func part(n int32) metadata.PartitionID { return metadata.PartitionID{Topic: 1, Partition: n} }
+
+// taken is a result's only part, as it is after the result was released.
+func taken(res *fetch.Result) fetch.Part {
+	p := res.Parts[0]
+	p.Slices = slices.Clone(p.Slices)
+	res.Release()
+	return p
+}
 
 func joined(p fetch.Part) []byte { return bytes.Join(p.Slices, nil) }
 

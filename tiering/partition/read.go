@@ -15,23 +15,30 @@ import (
 // Plan says where the bytes from offset on lie; it does not read them. The caller releases the plan, or hands it to
 // fetch.Reader.
 func (p *Partition) Plan(from int64, maxBytes int) (fetch.Plan, Offsets, error) {
+	var plan fetch.Plan
+	at, err := p.PlanInto(&plan, from, maxBytes)
+	return plan, at, err
+}
+
+// PlanInto is Plan in the memory of an earlier one, which is released.
+func (p *Partition) PlanInto(plan *fetch.Plan, from int64, maxBytes int) (Offsets, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := Offsets{p.logStart, p.sealedEnd, p.committed, p.hw, p.hw, p.end, p.epoch.Epoch}
-	plan := fetch.Plan{Partition: p.id, From: from, Max: maxBytes, SealedEnd: p.sealedEnd}
+	*plan = fetch.Plan{Partition: p.id, From: from, Max: maxBytes, SealedEnd: p.sealedEnd, Pieces: plan.Pieces[:0], Held: plan.Held[:0]}
 	switch {
 	case from < p.logStart || from > p.end:
-		return plan, at, fmt.Errorf("%w: %d is not in [%d, %d]", ErrOutOfRange, from, p.logStart, p.end)
+		return at, fmt.Errorf("%w: %d is not in [%d, %d]", ErrOutOfRange, from, p.logStart, p.end)
 	case from >= p.hw:
-		return plan, at, nil
+		return at, nil
 	case from < p.sealedEnd:
 		// Windows are not held while history is read: that may take long.
 		plan.Sealed = true
-		p.pieces(&plan, p.sealedEnd, int64(maxBytes))
-		return plan, at, nil
+		p.pieces(plan, p.sealedEnd, int64(maxBytes))
+		return at, nil
 	}
-	p.unsealed(&plan, from, int64(maxBytes))
-	return plan, at, nil
+	p.unsealed(plan, from, int64(maxBytes))
+	return at, nil
 }
 
 // unsealed adds extents, and what only a window holds, up to the high watermark.
