@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kbin"
 
@@ -115,8 +116,9 @@ func assemble(c codec.Codec, records []byte, n int) ([]byte, error) {
 	b[16] = 2
 	binary.BigEndian.PutUint16(b[21:], uint16(c))
 	binary.BigEndian.PutUint32(b[23:], uint32(n-1))
-	binary.BigEndian.PutUint64(b[27:], firstTimestamp)
-	binary.BigEndian.PutUint64(b[35:], firstTimestamp)
+	now := uint64(time.Now().UnixMilli()) // or retention takes it
+	binary.BigEndian.PutUint64(b[27:], now)
+	binary.BigEndian.PutUint64(b[35:], now)
 	binary.BigEndian.PutUint64(b[43:], ^uint64(0))
 	binary.BigEndian.PutUint16(b[51:], ^uint16(0))
 	binary.BigEndian.PutUint32(b[53:], ^uint32(0))
@@ -124,9 +126,6 @@ func assemble(c codec.Codec, records []byte, n int) ([]byte, error) {
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return b, nil
 }
-
-// firstTimestamp is the time of every record, in milliseconds: any that lies in the past.
-const firstTimestamp = 1_700_000_000_000
 
 // Produce v9 and Fetch v12 name topics and are flexible; Kafka 4 and the agent know both.
 const (

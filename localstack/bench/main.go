@@ -57,6 +57,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.DurationVar(&o.interval, "interval", 20*time.Millisecond, "flush.interval.ms of agent and control")
 	flags.Float64Var(&o.scale, "scale", 1, "of all loads")
 	flags.DurationVar(&o.within, "within", 10*time.Minute, "bound of one run")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for profiles of the agent, one set for each measured load")
+	flags.IntVar(&o.seconds, "profile-seconds", 5, "length of each CPU profile")
 	flags.BoolVar(&o.keep, "keep", false, "keep what the brokers wrote")
 	flags.StringVar(&cache, "cache", "", "folder of Kafka's jars; default: where localstack/e2e/install puts them")
 	if err := flags.Parse(args); err != nil {

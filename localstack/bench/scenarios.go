@@ -84,10 +84,12 @@ func (b *bench) object(ctx context.Context, k kind, l load) (figures, error) {
 	if k == kafka {
 		return f, nil // it uploads nothing: there is no rest to wait for
 	}
+	profiled := b.profile(ctx, t)
 	rest, err := t.rest(ctx)
 	if err != nil {
 		return nil, err
 	}
+	profiled()
 	u := rest.since(m.before)
 	per := gib / float64(m.sent.bytes)
 	f = append(f, figure{"CPU-s/GiB to rest", u.cpu().Seconds() * per},
@@ -133,12 +135,18 @@ type measured struct {
 	puts, gets, lists int64 // at the stub, before
 }
 
-// warmShare of a load goes ahead of it, so that pools are filled and, of Kafka, code is compiled.
-const warmShare = 8
+// warmShare of a load goes ahead of it, so that pools are filled; Kafka gets kafkaWarm loads, so that its code is compiled.
+const (
+	warmShare = 8
+	kafkaWarm = 2
+)
 
 func (b *bench) measure(ctx context.Context, t *target, l load) (m measured, err error) {
 	warm := l
 	warm.total = l.total / warmShare
+	if t.kind == kafka {
+		warm.total = l.total * kafkaWarm
+	}
 	if _, err := produce(ctx, t.kafka, "t", warm); err != nil {
 		return m, fmt.Errorf("warm up: %w", err)
 	}
@@ -151,9 +159,11 @@ func (b *bench) measure(ctx context.Context, t *target, l load) (m measured, err
 	if m.before, err = t.usage(); err != nil {
 		return m, err
 	}
+	profiled := b.profile(ctx, t)
 	if m.sent, err = produce(ctx, t.kafka, "t", l); err != nil {
 		return m, err
 	}
+	profiled()
 	if m.after, err = t.usage(); err != nil {
 		return m, err
 	}
@@ -175,7 +185,7 @@ func (m measured) figures() figures {
 	if m.allocs > 0 {
 		f = append(f, figure{"allocs/request", m.allocs / requests})
 	}
-	return append(f, figure{"disk MiB", float64(u.written) / mib}, figure{"RSS MiB", float64(u.peak) / mib})
+	return append(f, figure{"dirtied MiB", float64(u.written) / mib}, figure{"RSS MiB", float64(u.peak) / mib})
 }
 
 // rest waits until the broker has sealed everything and is idle.
@@ -290,10 +300,12 @@ func (b *bench) latency(ctx context.Context, k kind, l load, topic map[string]st
 	if err != nil {
 		return nil, err
 	}
+	profiled := b.profile(ctx, t)
 	out, err := openLoop(ctx, t.kafka, "t", l, rate, latencyFor, nil)
 	if err != nil {
 		return nil, err
 	}
+	profiled()
 	after, err := t.usage()
 	u := after.since(before)
 	return append(figures{{"requests/s", rate}}, append(out.late.figures(), figure{"CPU-s/GiB", u.cpu().Seconds() * gib / float64(out.bytes)})...), err
@@ -392,10 +404,12 @@ func (b *bench) reading(ctx context.Context, t *target, read func(context.Contex
 	if err != nil {
 		return nil, err
 	}
+	profiled := b.profile(ctx, t)
 	out, err := read(ctx)
 	if err != nil {
 		return nil, err
 	}
+	profiled()
 	after, err := t.usage()
 	if err != nil {
 		return nil, err

@@ -61,6 +61,9 @@ type bench struct {
 	interval time.Duration
 	scale    float64 // of all loads
 	keep     bool
+	profiles string // folder; empty: none are taken
+	taken    int
+	seconds  int // of a CPU profile: a load that ends sooner leaves it idle
 	say      func(format string, a ...any)
 }
 
@@ -91,7 +94,7 @@ func (b *bench) start(ctx context.Context, k kind, keepMost int64, set map[strin
 
 // run starts a process and waits for its ready line.
 func (t *target) run(ctx context.Context, program string, args ...string) error {
-	logFile, err := os.OpenFile(filepath.Join(t.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logFile, err := os.OpenFile(filepath.Join(t.dir, "out.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -159,7 +162,7 @@ func parseReady(line string) (at [2]string, ok bool) {
 }
 
 func (t *target) lastWords() string {
-	b, err := os.ReadFile(filepath.Join(t.dir, "log"))
+	b, err := os.ReadFile(filepath.Join(t.dir, "out.log"))
 	if err != nil {
 		return err.Error()
 	}
@@ -169,7 +172,7 @@ func (t *target) lastWords() string {
 // startKafka runs Apache Kafka as an operator would: the JVM's own compiler and collector, 1 GiB of heap.
 func (t *target) startKafka(ctx context.Context, b *bench, set map[string]string) error {
 	began := time.Now()
-	logFile, err := os.Create(filepath.Join(t.dir, "log"))
+	logFile, err := os.Create(filepath.Join(t.dir, "out.log"))
 	if err != nil {
 		return err
 	}
@@ -316,6 +319,34 @@ func (t *target) call(ctx context.Context, method, path string) (string, error) 
 		err = fmt.Errorf("%s %s: %s", method, path, resp.Status)
 	}
 	return string(body), err
+}
+
+// profile takes profiles of the agent until the function that it returns is called: of its CPU, and of all it allocated,
+// before and after. A run that is profiled costs a little more, and its figures are for the profile's reader only.
+func (b *bench) profile(ctx context.Context, t *target) (end func()) {
+	if b.profiles == "" || t.kind != varve {
+		return func() {}
+	}
+	b.taken++
+	save := func(name, path string) {
+		body, err := t.call(ctx, http.MethodGet, path)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.profiles, fmt.Sprintf("%d-%s.pprof", b.taken, name)), []byte(body), 0o644)
+		}
+		if err != nil {
+			b.say("profile: %v", err)
+		}
+	}
+	save("allocs-before", "/debug/pprof/allocs")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		save("cpu", "/debug/pprof/profile?seconds="+fmt.Sprint(b.seconds))
+	}()
+	return func() {
+		save("allocs-after", "/debug/pprof/allocs")
+		<-done
+	}
 }
 
 // counts are the agent's own: the sums of its metrics by name, and by name and kind.
