@@ -317,11 +317,7 @@ func (c *Cache) fromDisk(l *lease, o Object, off, n int64) bool {
 		start, end = o.blockStart(first), max(end, o.Blocks.Ends[first+blocks-1])
 	}
 	buf := c.pool.get(end - start)
-	err := readFile(c.path(o.Key), e.size, o.Length, buf, start)
-	if err == nil {
-		err = o.verify(buf, first, blocks)
-	}
-	if err != nil {
+	if err := readFile(c.path(o.Key), e.size, &o, buf, start, first, blocks); err != nil {
 		c.pool.put(buf)
 		c.badFile(e, err)
 		return false
@@ -345,16 +341,34 @@ func (c *Cache) file(key string) *fileEntry {
 	return e
 }
 
-func readFile(path string, size, want int64, dst []byte, off int64) error {
-	if size != want {
-		return fmt.Errorf("%s has %d bytes, want %d", path, size, want)
+// readFile fills dst from offset off on, and checks it, block by block: while a block is read and hashed it stays in the
+// processor's cache, which a whole view does not.
+func readFile(path string, size int64, o *Object, dst []byte, off int64, first, blocks int) error {
+	if size != o.Length {
+		return fmt.Errorf("%s has %d bytes, want %d", path, size, o.Length)
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = f.ReadAt(dst, off)
+	for i := first; i < first+blocks; i++ {
+		at, end := o.blockStart(i)-off, o.Blocks.Ends[i]-off
+		if _, err := f.ReadAt(dst[at:end], off+at); err != nil {
+			return err
+		}
+		if err := o.verify(dst[at:end], i, 1); err != nil {
+			return err
+		}
+	}
+	behind := int64(0) // the blocks
+	if blocks > 0 {
+		behind = o.Blocks.Ends[first+blocks-1] - off
+	}
+	if behind == int64(len(dst)) {
+		return nil
+	}
+	_, err = f.ReadAt(dst[behind:], off+behind)
 	return err
 }
 
