@@ -285,7 +285,7 @@ func (f *request) finish() {
 // answer plans, reads and replies.
 func (f *request) answer() {
 	hot := f.plan()
-	f.read(hot, min(int(f.req.MaxBytes), f.h.maxBytes))
+	f.read(hot, min(max(int(f.req.MaxBytes), 1), f.h.maxBytes))
 	f.reply(wire.Reply{Parts: f.encode(), Release: f.release}) // from here on it is no longer ours
 }
 
@@ -315,14 +315,18 @@ func (f *request) plan() (hot bool) {
 		if w.err = w.p.Err(); w.err != nil {
 			continue
 		}
+		if w.end >= 0 {
+			w.at = w.p.Offsets() // the divergence is the answer, wherever the offset lies
+			continue
+		}
 		n := len(f.plans)
 		if n == cap(f.plans) {
 			f.plans = slices.Grow(f.plans, len(f.wants)-i)
 		}
 		f.plans = f.plans[:n+1]
 		plan := &f.plans[n]
-		w.at, w.err = w.p.PlanInto(plan, w.q.FetchOffset, int(w.q.PartitionMaxBytes))
-		if w.err == nil && w.end < 0 && (plan.Sealed || len(plan.Pieces)+len(plan.Held) > 0) {
+		w.at, w.err = w.p.PlanInto(plan, w.q.FetchOffset, max(int(w.q.PartitionMaxBytes), 1)) // KIP-74: the first batch, whatever the limit
+		if w.err == nil && (plan.Sealed || len(plan.Pieces)+len(plan.Held) > 0) {
 			w.plan = n
 			hot = hot || !plan.Sealed
 			continue
