@@ -31,8 +31,6 @@ var bugs = []bug{
 		"Tries: try + 1, Directory: im.Bytes()}}\n\tcalls := w.take(0, len(w.entries), Stored)\n\tb.mu.Unlock()\n\ttell(calls, nil)\n"}}},
 	{"acknowledged before the fsync", true, []edit{{"tiering/flush/sync.go",
 		"\tif err := b.journal.Sync(); err != nil {\n\t\treturn err\n\t}\n", "\tgo b.journal.Sync()\n"}}},
-	{"an fsync that failed is believed", false, []edit{{"tiering/flush/sync.go",
-		"\tif err := b.journal.Sync(); err != nil {\n\t\treturn err\n\t}\n", "\t_ = b.journal.Sync()\n"}}},
 	{"the high watermark runs ahead of the commit", false, []edit{{"tiering/partition/partition.go",
 		"\tp.end = b.End()\n", "\tp.end = b.End()\n\tp.hw = p.end\n"}}},
 	{"an unknown commit is sent again blindly", false, []edit{{"tiering/flush/numbers.go", "\t\treturn Again\n\t}\n\treturn Ask\n", "\t\treturn Again\n\t}\n\treturn Again\n"}}},

@@ -39,11 +39,17 @@ var sometimes = []string{"tail recovered", "torn tail cut", "un-synced bytes at 
 	"killed mid-upload", "dedupe hit after a restart", "orphan collected", "tail set aside", "life fenced", "commit fenced", "late statement fenced",
 	"late statement refused", "PUT came late", "body cut", "bad bytes found", "local copy damaged", "connection cut", "fsync failed", "disk full"}
 
+// never is what no fault explains.
+var never = []string{"handler panicked", "hole in the index", "journal quarantined", "foreign object at our key", "life ended without a word"}
+
 // enough is how many schedules make a long run.
 const enough = 100
 
 func TestSchedules(t *testing.T) {
 	n, first := number(t, "VARVE_SIM", quick), uint64(1)
+	if testing.Short() {
+		n = min(n, 2)
+	}
 	if os.Getenv("VARVE_SIM_SEED") != "" {
 		n, first = 1, number(t, "VARVE_SIM_SEED", 1)
 	}
@@ -148,6 +154,12 @@ func (w *world) run() {
 	w.pending.Wait()
 	if err := w.meta.Close(); err != nil {
 		t.Error(err)
+	}
+	counts := w.plan.counted()
+	for _, what := range never {
+		if counts[what] > 0 {
+			w.fail("%s", what)
+		}
 	}
 	for _, err := range w.failed {
 		t.Error(err)
