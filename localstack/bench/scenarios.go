@@ -56,6 +56,11 @@ func (b *bench) objectScenarios() (all []scenario) {
 	add(load{batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: shallow, acks: -1, total: b.bytes(192 * mib)}, varve, bare)
 	add(load{batchBytes: 1 << 10, batches: 1, partitions: 16, conns: conns, depth: 128, acks: -1, total: b.bytes(128 * mib)}, varve, bare, kafka)
 	add(load{batchBytes: 4 << 10, batches: 50, partitions: 1000, conns: conns, depth: shallow, acks: -1, total: b.bytes(256 * mib)}, varve, bare, kafka)
+	uncopied := load{batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: 64, acks: -1, total: b.bytes(384 * mib)}
+	all = append(all, scenario{"produce, acks=all on object", uncopied.name() + ", cache.disk.bytes=0", []kind{varve, bare},
+		func(ctx context.Context, b *bench, k kind) (figures, error) {
+			return b.object(ctx, k, uncopied, "cache.disk.bytes", "0")
+		}})
 	for _, c := range []codec.Codec{codec.LZ4, codec.Zstd} {
 		add(load{codec: c, batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: 64, acks: -1, total: b.bytes(256 * mib)}, varve, kafka)
 	}
@@ -63,12 +68,16 @@ func (b *bench) objectScenarios() (all []scenario) {
 }
 
 // sealAge is when sealing begins after a load: later than the load takes, or the two costs cannot be told apart.
-const sealAge = 10 * time.Second
+const sealAge = 8 * time.Second
 
 // object measures a load to its last answer, and to rest: until everything is sealed and nothing moves.
-func (b *bench) object(ctx context.Context, k kind, l load) (figures, error) {
-	t, err := b.start(ctx, k, 64<<10, forVarve(k, map[string]string{
-		"seal.age.ms": fmt.Sprint(sealAge.Milliseconds()), "seal.check.interval.ms": "200", "again": "true"}))
+// more are settings of the agent.
+func (b *bench) object(ctx context.Context, k kind, l load, more ...string) (figures, error) {
+	set := map[string]string{"seal.age.ms": fmt.Sprint(sealAge.Milliseconds()), "seal.check.interval.ms": "200", "again": "true"}
+	for i := 0; i+1 < len(more); i += 2 {
+		set[more[i]] = more[i+1]
+	}
+	t, err := b.start(ctx, k, 64<<10, forVarve(k, set))
 	defer b.stop(t)
 	if err != nil {
 		return nil, err
@@ -135,19 +144,32 @@ type measured struct {
 	puts, gets, lists int64 // at the stub, before
 }
 
-// warmShare of a load goes ahead of it, so that pools are filled; Kafka gets kafkaWarm loads, so that its code is compiled.
+// warmShare of a load goes ahead of it, so that pools are filled. Kafka gets kafkaWarm whole loads, and kafkaSmall of small
+// requests before them: its code is compiled by count of calls, and costs several times as much until it is.
 const (
-	warmShare = 8
-	kafkaWarm = 2
+	warmShare  = 8
+	kafkaWarm  = 2
+	kafkaSmall = 128 * mib
 )
 
-func (b *bench) measure(ctx context.Context, t *target, l load) (m measured, err error) {
-	warm := l
-	warm.total = l.total / warmShare
-	if t.kind == kafka {
-		warm.total = l.total * kafkaWarm
+func warmUp(ctx context.Context, t *target, l load) error {
+	if t.kind != kafka {
+		l.total /= warmShare
+		_, err := produce(ctx, t.kafka, "t", l)
+		return err
 	}
-	if _, err := produce(ctx, t.kafka, "t", warm); err != nil {
+	small := l
+	small.batchBytes, small.batches, small.depth, small.total = 1<<10, 1, 128, kafkaSmall
+	if _, err := produce(ctx, t.kafka, "t", small); err != nil {
+		return err
+	}
+	l.total *= kafkaWarm
+	_, err := produce(ctx, t.kafka, "t", l)
+	return err
+}
+
+func (b *bench) measure(ctx context.Context, t *target, l load) (m measured, err error) {
+	if err := warmUp(ctx, t, l); err != nil {
 		return m, fmt.Errorf("warm up: %w", err)
 	}
 	if m.counts, err = t.counts(ctx); err != nil {
@@ -188,29 +210,37 @@ func (m measured) figures() figures {
 	return append(f, figure{"dirtied MiB", float64(u.written) / mib}, figure{"RSS MiB", float64(u.peak) / mib})
 }
 
-// rest waits until the broker has sealed everything and is idle.
+// rest waits until the broker has sealed everything and is idle. The agent's metrics are asked for only where the store has
+// been silent for a while: to be asked is work, too.
 func (t *target) rest(ctx context.Context) (usage, error) {
+	const look, silence = 200 * time.Millisecond, 6
 	limit := time.Now().Add(5 * time.Minute)
 	quiet, last := 0, int64(-1)
 	for ctx.Err() == nil {
+		time.Sleep(look)
+		if puts := t.stub.putBytes.Load(); puts != last {
+			quiet, last = 0, puts
+			continue
+		}
+		if quiet++; quiet < silence {
+			continue
+		}
+		quiet = 0
+		u, err := t.usage()
+		if err != nil {
+			return u, err
+		}
 		c, err := t.counts(ctx)
 		if err != nil {
-			return usage{}, err
+			return u, err
 		}
-		puts := t.stub.putBytes.Load()
 		// What stays too small for a segment is in packs, and rests there.
-		if sealed := t.kind != varve || c["varve_unsealed_objects"] <= c["varve_packs_total"]; sealed && puts == last {
-			quiet++
-		} else {
-			quiet = 0
-		}
-		if last = puts; quiet == 6 {
-			return t.usage()
+		if t.kind != varve || c["varve_unsealed_objects"] <= c["varve_packs_total"] {
+			return u, nil
 		}
 		if time.Now().After(limit) {
-			return usage{}, fmt.Errorf("%s does not come to rest: %v objects are unsealed, %v packs", t.kind, c["varve_unsealed_objects"], c["varve_packs_total"])
+			return u, fmt.Errorf("%s does not come to rest: %v objects are unsealed, %v packs", t.kind, c["varve_unsealed_objects"], c["varve_packs_total"])
 		}
-		time.Sleep(200 * time.Millisecond)
 	}
 	return usage{}, ctx.Err()
 }
@@ -236,7 +266,7 @@ func local(l load) func(ctx context.Context, b *bench, k kind) (figures, error) 
 	return func(ctx context.Context, b *bench, k kind) (figures, error) {
 		l := l
 		if k == kafka {
-			l.total = max(8*mib, l.total/4) // it syncs each batch of each partition by itself
+			l.total = max(8*mib, l.total/2) // it syncs each batch of each partition by itself
 		}
 		t, err := b.start(ctx, k, 64<<10, nil)
 		defer b.stop(t)
