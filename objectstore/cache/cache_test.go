@@ -546,6 +546,17 @@ func TestImagesBeyondMemoryGoToDisk(t *testing.T) {
 	})
 }
 
+// More slices than one call takes.
+func TestAnImageIsWrittenFromItsSlices(t *testing.T) {
+	w := newWorld(t, 1, cache.Config{Dir: t.TempDir(), DiskBytes: 1 << 20})
+	o := w.objects[0]
+	im := newImage(t, o)
+	im.step = 1
+	must(t, w.Keep(o.Key, im, time.Now().Add(time.Hour)))
+	im.Release()
+	w.gets(0, "a whole copy", func() { w.read(o, 0, o.Length) })
+}
+
 func TestWithoutADiskTheOldestImagesGo(t *testing.T) {
 	w := newWorld(t, 5, cache.Config{MemoryBytes: 2 * 5037})
 	v, err := func() (cache.View, error) {

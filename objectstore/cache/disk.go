@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bufio"
 	"container/heap"
 	"container/list"
 	"errors"
@@ -25,8 +24,8 @@ const (
 	partSuffix = "+part"
 	// maxName is what filesystems take, less what is put behind a key. Longer keys are not kept on disk.
 	maxName = 255 - len(fileSuffix) - len("+18446744073709551615") - len(partSuffix)
-	// writeBuffer gathers an image's slices, some KiB each, into fewer writes.
-	writeBuffer = 256 << 10
+	// copyBytes is how much of a body that is no image is written at once.
+	copyBytes = 256 << 10
 )
 
 // fileEntry is a copy of an object on disk. It counts from before it is written until it is forgotten.
@@ -262,7 +261,7 @@ func (c *Cache) writeFile(e *fileEntry, body objectstore.Body) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(copyBody(f, body), f.Close())
+	err = errors.Join(writeBody(f, body), f.Close())
 	if err == nil && !e.until.IsZero() {
 		err = os.Chtimes(part, time.Time{}, e.until)
 	}
@@ -275,20 +274,20 @@ func (c *Cache) writeFile(e *fileEntry, body objectstore.Body) error {
 	return nil
 }
 
-func copyBody(w io.Writer, body objectstore.Body) error {
+// writeBody writes an image from where it lies, and any other body through a buffer.
+func writeBody(f *os.File, body objectstore.Body) error {
+	if im, ok := body.(Image); ok {
+		return writeSlices(f, im.Slices(nil, 0, im.Size()))
+	}
 	r := body.Open()
 	if closer, ok := r.(io.Closer); ok {
 		defer closer.Close()
 	}
-	b := bufio.NewWriterSize(struct{ io.Writer }{w}, writeBuffer)
-	n, err := io.Copy(b, r)
-	if err != nil {
-		return err
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, make([]byte, copyBytes))
+	if err == nil && n != body.Size() {
+		err = fmt.Errorf("a body of %d bytes has %d", body.Size(), n)
 	}
-	if n != body.Size() {
-		return fmt.Errorf("a body of %d bytes has %d", body.Size(), n)
-	}
-	return b.Flush()
+	return err
 }
 
 func (c *Cache) paused() bool { return c.cfg.Now().Before(c.pausedUntil) }
