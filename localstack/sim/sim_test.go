@@ -100,6 +100,7 @@ func schedule(t *testing.T, seed uint64) map[string]int {
 		if w != nil {
 			w.keep(os.Stderr)
 		}
+		panic("a schedule is stuck") // nothing else ends it
 	})
 	defer watchdog.Stop()
 	synctest.Test(t, func(t *testing.T) {
