@@ -129,22 +129,36 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := o.build(ctx, stderr); err != nil {
 		return err
 	}
-	r, err := o.measureAll(ctx, chosen)
-	if err != nil {
+	r := &report{}
+	if r.before, err = lookAround(o.tmp); err != nil {
 		return err
 	}
-	text := o.preamble(args, r) + r.markdown()
-	fmt.Fprintln(stdout, text)
-	if o.write != "" {
-		document, err := os.ReadFile(o.write)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+	for round := range o.runs {
+		if err := o.round(ctx, chosen, r, round); err != nil {
 			return err
 		}
-		if err := os.WriteFile(o.write, []byte(splice(string(document), text)), 0o644); err != nil {
+		if r.after, err = lookAround(o.tmp); err != nil {
+			return err
+		}
+		// After each round, so that a run that is cut short has something to show.
+		if err := o.save(o.preamble(args, r, round+1) + r.markdown()); err != nil {
 			return err
 		}
 	}
+	fmt.Fprintln(stdout, o.preamble(args, r, o.runs)+r.markdown())
 	return r.failures()
+}
+
+// save replaces the generated part of the document that was asked for.
+func (o *options) save(text string) error {
+	if o.write == "" {
+		return nil
+	}
+	document, err := os.ReadFile(o.write)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(o.write, []byte(splice(string(document), text)), 0o644)
 }
 
 func runFloor(args []string, stdout, stderr io.Writer) error {
@@ -172,31 +186,24 @@ func (o *options) build(ctx context.Context, stderr io.Writer) (err error) {
 	return cmd.Run()
 }
 
-// measureAll interleaves: round after round, every case, and within it one broker after the other, in turning order.
-func (o *options) measureAll(ctx context.Context, chosen []scenario) (r *report, err error) {
-	r = &report{}
-	if r.before, err = lookAround(o.tmp); err != nil {
-		return nil, err
-	}
-	for round := range o.runs {
-		for _, s := range chosen {
-			kinds := slices.DeleteFunc(slices.Clone(s.kinds), func(k kind) bool { return !slices.Contains(o.kinds, k) })
-			for _, k := range kinds {
-				r.row(s, k)
-			}
-			if round%2 == 1 {
-				slices.Reverse(kinds)
-			}
-			for _, k := range kinds {
-				o.one(ctx, r.row(s, k), round)
-				if ctx.Err() != nil {
-					return nil, ctx.Err()
-				}
+// round is one run of each: case after case, and within it one broker after the other, in turning order.
+func (o *options) round(ctx context.Context, chosen []scenario, r *report, round int) error {
+	for _, s := range chosen {
+		kinds := slices.DeleteFunc(slices.Clone(s.kinds), func(k kind) bool { return !slices.Contains(o.kinds, k) })
+		for _, k := range kinds {
+			r.row(s, k)
+		}
+		if round%2 == 1 {
+			slices.Reverse(kinds)
+		}
+		for _, k := range kinds {
+			o.one(ctx, r.row(s, k), round)
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 	}
-	r.after, err = lookAround(o.tmp)
-	return r, err
+	return nil
 }
 
 func (o *options) one(ctx context.Context, x *row, round int) {
@@ -226,13 +233,24 @@ func (r *report) failures() error {
 	return errors.Join(errs...)
 }
 
-func (o *options) preamble(args []string, r *report) string {
+func (o *options) preamble(args []string, r *report, runs int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "`go run ./localstack/bench %s`, %s, %d runs of each, interleaved; median (least–most).\n\n",
-		strings.Join(args, " "), time.Now().UTC().Format("2006-01-02"), o.runs)
+		strings.Join(quoted(args), " "), time.Now().UTC().Format("2006-01-02"), runs)
 	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s. Load averages %s before and %s after, %.1f s stolen meanwhile, fdatasync of 4 KiB in %s and %s (median of %d). "+
 		"Client, store stub and broker share the processors; CPU is of the broker's process alone.\n",
 		r.before.cpu, runtime.NumCPU(), r.before.kern, runtime.Version(), r.before.load, r.after.load, r.after.steal-r.before.steal,
 		r.before.fsync.Round(10*time.Microsecond), r.after.fsync.Round(10*time.Microsecond), fsyncs)
 	return b.String()
+}
+
+// quoted is args as a shell takes them.
+func quoted(args []string) []string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if strings.ContainsAny(a, " ()|*?$;&<>") {
+			out[i] = "'" + a + "'"
+		}
+	}
+	return out
 }
