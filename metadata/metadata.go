@@ -286,6 +286,17 @@ type Trim struct {
 	Partition   PartitionID
 	LeaderEpoch int32
 	LogStart    int64
+	// Producers is what the leader knows where no segment is left to tell it, that is where LogStart passes the sealed
+	// end; else nil.
+	Producers *ProducerState
+}
+
+// ProducerState is the state of a partition's producers at End, an offset that was committed. The bytes are the agents'
+// affair.
+type ProducerState struct {
+	Partition PartitionID
+	End       int64
+	State     []byte
 }
 
 // MixedObject is a sealed object some of whose extents are dead.

@@ -65,8 +65,11 @@ type Index interface {
 	FindTime(ctx context.Context, p PartitionID, millis int64) (Segment, error)
 	// LastSegments answers the newest segment of each of ids that has one.
 	LastSegments(ctx context.Context, ids []PartitionID) ([]Segment, error)
+	// ProducerStates answers the newest state that a Trim has left of each of ids, if one has.
+	ProducerStates(ctx context.Context, ids []PartitionID) ([]ProducerState, error)
 	// Trim moves log starts forward (never back: a smaller one is ignored), drops the segments below, and tombstones, after
-	// grace, the objects that nothing refers to any more. Partitions whose leader epoch differs fail it with ErrConflict.
+	// grace, the objects that nothing refers to any more. It keeps the producers' states that come with it, where none at a
+	// later offset is there. Partitions whose leader epoch differs fail it with ErrConflict.
 	Trim(ctx context.Context, s Session, ts []Trim, grace Grace) error
 }
 

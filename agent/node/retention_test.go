@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,4 +278,62 @@ func (w *world) holds(text string) bool {
 		}
 	}
 	return false
+}
+
+// A producer is remembered longer than its records: a retry of a batch that is deleted since is answered as before, in every
+// later life, whether a window's object, a pack or a segment held it.
+func TestProducersOutliveTheirRecords(t *testing.T) {
+	seal := func(l *life, _ *conn) { l.seal() }
+	deleteAll := func(_ *life, c *conn) { c.deleteRecords("a", 0, -1) }
+	retain := func(l *life, _ *conn) { l.retain() }
+	for _, tc := range []struct {
+		name  string
+		steps []func(*life, *conn)
+	}{
+		{"sealed, then deleted", []func(*life, *conn){seal, deleteAll}},
+		{"sealed, then past their retention", []func(*life, *conn){seal, retain}},
+		{"deleted before they are sealed", []func(*life, *conn){deleteAll}},
+		{"deleted, then dropped by the seal", []func(*life, *conn){deleteAll, seal}},
+		{"deleted twice", []func(*life, *conn){seal, deleteAll, deleteAll, seal, retain}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			l := w.start()
+			l.create("a", 1, "segment.ms", "1", "retention.ms", "3600000")
+			c := l.dial()
+			old := []int64{time.Now().Add(-2 * time.Hour).UnixMilli()}
+			id := c.producerID()
+			var sent [][]byte
+			send := func() {
+				t.Helper()
+				b := records(options{id: id, sequence: int32(len(sent)), times: old}, fmt.Sprint(len(sent)))
+				sent = append(sent, b)
+				if at := c.append(-1, "a", 0, slices.Clone(b)); at != int64(len(sent)-1) {
+					t.Fatalf("batch %d: got offset %d", len(sent)-1, at)
+				}
+			}
+			for life := range 3 {
+				for range 2 {
+					send()
+				}
+				for _, step := range tc.steps {
+					step(l, c)
+				}
+				c.wantStart("a", int64(len(sent)))
+				l.crash()
+				l = w.start()
+				c = l.dial()
+				for i := max(0, len(sent)-5); i < len(sent); i++ {
+					if got := c.produce(-1, "a", 0, slices.Clone(sent[i])); got.ErrorCode != 0 || got.BaseOffset != int64(i) {
+						t.Errorf("life %d: batch %d again: got error %v and offset %d", life, i, kerr.ErrorForCode(got.ErrorCode), got.BaseOffset)
+					}
+				}
+			}
+			skipped := records(options{id: id, sequence: int32(len(sent) + 1), times: old}, "gap")
+			wantCode(t, "a skipped sequence number", c.produce(-1, "a", 0, skipped).ErrorCode, kerr.OutOfOrderSequenceNumber)
+			send()
+			wantSame(t, c.read("a", 0, int64(len(sent)-1)), sent[len(sent)-1])
+			w.verify()
+		})
+	}
 }

@@ -47,6 +47,7 @@ type Store interface {
 	Acquire(ctx context.Context, s metadata.Session, as []metadata.Acquisition) ([]metadata.PartitionID, error)
 	SetJournal(ctx context.Context, s metadata.Session, ids []metadata.PartitionID, journal metadata.UUID) error
 	LastSegments(ctx context.Context, ids []metadata.PartitionID) ([]metadata.Segment, error)
+	ProducerStates(ctx context.Context, ids []metadata.PartitionID) ([]metadata.ProducerState, error)
 	Trim(ctx context.Context, s metadata.Session, ts []metadata.Trim, grace metadata.Grace) error
 }
 
@@ -328,7 +329,7 @@ func (s *Set) lead(ctx context.Context, v *snapshot, tails map[metadata.Partitio
 	if len(ids) == 0 {
 		return nil
 	}
-	states, err := s.sealedStates(ctx, ids, rows)
+	states, err := s.producerStates(ctx, ids, rows)
 	if err != nil {
 		return err
 	}
@@ -429,20 +430,14 @@ func (s *Set) topicOf(num int32) (Topic, bool) {
 	return t, ok
 }
 
-// sealed is what the directory of a partition's newest segment tells a new leader.
-type sealed struct {
-	producers  []object.Producer
-	appendTime int64 // 0: none
-	made       int64 // milliseconds
-}
-
 // openAtOnce bounds the directories that are read at a time.
 const openAtOnce = 32
 
-// sealedStates reads the producers' state at the sealed end of each partition: it stands in the directory of its newest
-// segment. One small read for each object that holds such a segment: small segments share theirs.
-func (s *Set) sealedStates(ctx context.Context, ids []metadata.PartitionID, rows map[metadata.PartitionID]*metadata.Partition) (map[metadata.PartitionID]sealed, error) {
-	ids = slices.DeleteFunc(slices.Clone(ids), func(id metadata.PartitionID) bool { return rows[id].SealedEnd == 0 })
+// producerStates reads the producers' state at the sealed end of each partition. It stands in the directory of the newest
+// segment: one small read for each object that holds such a segment, and small segments share theirs. Where the log start
+// has passed all segments, the trim has left it in the index.
+func (s *Set) producerStates(ctx context.Context, ids []metadata.PartitionID, rows map[metadata.PartitionID]*metadata.Partition) (map[metadata.PartitionID]object.State, error) {
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id metadata.PartitionID) bool { return rows[id].SealedEnd == 0 && rows[id].LogStart == 0 })
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -450,7 +445,11 @@ func (s *Set) sealedStates(ctx context.Context, ids []metadata.PartitionID, rows
 	if err != nil {
 		return nil, fmt.Errorf("find newest segments: %w", err)
 	}
-	states := make(map[metadata.PartitionID]sealed, len(segments))
+	segments = slices.DeleteFunc(segments, func(g metadata.Segment) bool { return g.End <= rows[g.Partition].LogStart })
+	states, err := s.trimmedStates(ctx, ids, segments)
+	if err != nil {
+		return nil, err
+	}
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(openAtOnce)
@@ -462,7 +461,7 @@ func (s *Set) sealedStates(ctx context.Context, ids []metadata.PartitionID, rows
 			}
 			if r := dir.Find(segment.Partition, segment.Base); r != nil {
 				mu.Lock()
-				states[segment.Partition] = sealed{r.Producers, r.MaxAppendTime, dir.Header.CreatedAt}
+				states[segment.Partition] = object.State{End: r.End, MadeAt: dir.Header.CreatedAt, MaxAppendTime: r.MaxAppendTime, Producers: r.Producers}
 				mu.Unlock()
 			}
 			return nil
@@ -471,11 +470,35 @@ func (s *Set) sealedStates(ctx context.Context, ids []metadata.PartitionID, rows
 	return states, g.Wait()
 }
 
+// trimmedStates reads what trims have left of those of ids that have no segment.
+func (s *Set) trimmedStates(ctx context.Context, ids []metadata.PartitionID, segments []metadata.Segment) (map[metadata.PartitionID]object.State, error) {
+	states := make(map[metadata.PartitionID]object.State, len(ids))
+	for _, g := range segments {
+		states[g.Partition] = object.State{}
+	}
+	bare := slices.DeleteFunc(slices.Clone(ids), func(id metadata.PartitionID) bool { _, ok := states[id]; return ok })
+	if len(bare) == 0 {
+		return states, nil
+	}
+	left, err := s.store.ProducerStates(ctx, bare)
+	if err != nil {
+		return nil, fmt.Errorf("read producers' states: %w", err)
+	}
+	for _, l := range left {
+		state, err := object.DecodeState(l.State)
+		if err != nil {
+			return nil, fmt.Errorf("producers of %s: %w", l.Partition, err)
+		}
+		states[l.Partition] = *state
+	}
+	return states, nil
+}
+
 // open makes the partition, puts its tail, or the gap of an unclean election, behind the committed end.
-func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, unsealed []*object.Stored, at sealed, frames []journal.Frame) (*partition.Partition, error) {
+func (s *Set) open(row *metadata.Partition, a metadata.Acquisition, unsealed []*object.Stored, at object.State, frames []journal.Frame) (*partition.Partition, error) {
 	topic, _ := s.topicOf(row.ID.Topic)
 	p := partition.New(partition.Start{ID: row.ID, Topic: topic.Name, Epochs: a.Epochs, LogStart: row.LogStart, Sealed: row.SealedEnd,
-		Unsealed: unsealed, Producers: at.producers, AppendTime: at.appendTime, SealedAt: at.made}, s.buffer, topic.Config)
+		Unsealed: unsealed, State: at}, s.buffer, topic.Config)
 	if a.Unclean {
 		from := p.Offsets().End
 		if err := p.Skip(gapOf(row), time.Now()); err != nil {
@@ -624,7 +647,7 @@ func (s *Set) Elect(ctx context.Context, ids []metadata.PartitionID) error {
 	return errors.Join(errs...)
 }
 
-// Trim moves log starts forward: DeleteRecords.
+// Trim moves log starts forward: DeleteRecords and retention (gc.Partitions).
 func (s *Set) Trim(ctx context.Context, ts []metadata.Trim) error {
 	for _, t := range ts {
 		// A log start is in the index, so it may not lie beyond what the index holds.
@@ -635,11 +658,23 @@ func (s *Set) Trim(ctx context.Context, ts []metadata.Trim) error {
 			break
 		}
 	}
+	led, now := *s.led.Load(), time.Now()
+	ts = slices.Clone(ts)
+	for i := range ts {
+		t := &ts[i]
+		if p := led[t.Partition]; p != nil {
+			if state, needed := p.Remember(t.LogStart, now); needed {
+				t.Producers = &metadata.ProducerState{Partition: t.Partition, End: state.End, State: state.Append(nil)}
+			}
+		}
+	}
 	if err := s.store.Trim(ctx, s.me, ts, s.cfg.Grace); err != nil {
 		return err
 	}
 	for _, t := range ts {
-		s.Trimmed(t.Partition, t.LogStart)
+		if p := (*s.led.Load())[t.Partition]; p != nil {
+			p.SetLogStart(t.LogStart)
+		}
 		s.dirs.Forget(t.Partition)
 	}
 	return nil
@@ -729,11 +764,4 @@ func (s *Set) Expired(id metadata.PartitionID, sealedEnd int64, before time.Time
 		return 0 // a merge came between: what it sealed has not been looked at
 	}
 	return expired
-}
-
-// Trimmed implements gc.Partitions.
-func (s *Set) Trimmed(id metadata.PartitionID, logStart int64) {
-	if p := (*s.led.Load())[id]; p != nil {
-		p.SetLogStart(logStart)
-	}
 }

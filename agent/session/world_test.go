@@ -147,6 +147,11 @@ func (m *mortal) LastSegments(ctx context.Context, ids []metadata.PartitionID) (
 	return g, err
 }
 
+func (m *mortal) ProducerStates(ctx context.Context, ids []metadata.PartitionID) (p []metadata.ProducerState, err error) {
+	err = m.call("producer states", func() error { p, err = m.Store.ProducerStates(ctx, ids); return err })
+	return p, err
+}
+
 func (m *mortal) Commit(ctx context.Context, s metadata.Session, c metadata.Commit) error {
 	return m.call("commit", func() error { return m.Store.Commit(ctx, s, c) })
 }

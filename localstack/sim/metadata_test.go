@@ -203,6 +203,12 @@ func (d *database) FindTime(ctx context.Context, p metadata.PartitionID, millis 
 	return ask(ctx, d, "FindTime", func(ctx context.Context) (metadata.Segment, error) { return d.next.FindTime(ctx, p, millis) })
 }
 
+func (d *database) ProducerStates(ctx context.Context, ids []metadata.PartitionID) ([]metadata.ProducerState, error) {
+	return ask(ctx, d, "ProducerStates", func(ctx context.Context) ([]metadata.ProducerState, error) {
+		return d.next.ProducerStates(ctx, ids)
+	})
+}
+
 func (d *database) LastSegments(ctx context.Context, ids []metadata.PartitionID) ([]metadata.Segment, error) {
 	return ask(ctx, d, "LastSegments", func(ctx context.Context) ([]metadata.Segment, error) { return d.next.LastSegments(ctx, ids) })
 }

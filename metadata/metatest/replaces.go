@@ -189,6 +189,39 @@ var trims = []test{
 		w.must(trim(r.p[1], 20))
 		same(w, "the promoted one, too", w.tombstones()["w2"], "retention")
 	}},
+	{"producers outlive the segments that told of them", func(w *world) {
+		r := newRun(w)
+		w.seal(r.s, r.out)
+		states := func() []metadata.ProducerState {
+			w.Helper()
+			got, err := w.ProducerStates(w.ctx, r.p)
+			w.must(err)
+			return got
+		}
+		trim := func(start int64, p *metadata.ProducerState) error {
+			return w.Trim(w.ctx, r.s, []metadata.Trim{{Partition: r.p[0], LogStart: start, Producers: p}}, w.grace)
+		}
+		state := func(end int64, text string) *metadata.ProducerState {
+			return &metadata.ProducerState{Partition: r.p[0], End: end, State: []byte(text)}
+		}
+		w.must(trim(5, nil))
+		same(w, "without a state", states(), nil)
+		w.must(trim(10, state(12, "twelve")))
+		same(w, "kept", states(), []metadata.ProducerState{*state(12, "twelve")})
+		w.must(trim(11, state(11, "late")))
+		w.must(trim(12, nil))
+		same(w, "an older one comes too late", states(), []metadata.ProducerState{*state(12, "twelve")})
+		w.must(trim(13, state(13, "")))
+		same(w, "a newer one counts", states(), []metadata.ProducerState{{Partition: r.p[0], End: 13, State: []byte{}}})
+		wrong := state(20, "of another")
+		wrong.Partition = r.p[1]
+		if err := trim(14, wrong); err == nil {
+			w.Fatal("took the producers of another partition")
+		}
+		same(w, "log start", w.partition(r.p[0]).LogStart, 13)
+		w.must(w.DeleteTopic(w.ctx, r.p[0].Topic, w.grace))
+		same(w, "of a deleted topic", states(), nil)
+	}},
 	{"a trim by another leader epoch changes nothing", func(w *world) {
 		r := newRun(w)
 		w.seal(r.s, r.out)

@@ -215,6 +215,7 @@ func (s *Store) DeleteTopic(ctx context.Context, num int32, grace metadata.Grace
 		for _, q := range []string{
 			`UPDATE topics SET deleting=true WHERE num=$1`,
 			`DELETE FROM partitions WHERE topic=$1`, // whoever adds segments holds its row
+			`DELETE FROM producer_states WHERE topic=$1`,
 			`DELETE FROM group_offsets WHERE topic=$1`,
 			`DELETE FROM txn_offsets WHERE topic=$1`,
 		} {

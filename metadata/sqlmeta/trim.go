@@ -41,6 +41,9 @@ func trim(tx Tx, me metadata.Session, ts []metadata.Trim, grace metadata.Grace) 
 	if int(n) != len(ts) {
 		return fmt.Errorf("%d of %d partitions have the leader epoch: %w", n, len(ts), metadata.ErrConflict)
 	}
+	if err := keepProducers(tx, ts); err != nil {
+		return err
+	}
 	refs, tops, err := dropSegments(tx, ids)
 	if err != nil {
 		return err
@@ -49,6 +52,49 @@ func trim(tx Tx, me metadata.Session, ts []metadata.Trim, grace metadata.Grace) 
 		return err
 	}
 	return release(tx, refs, "retention", grace.Superseded)
+}
+
+// keepProducers enters the states that come with ts; a late copy of an older trim changes nothing.
+func keepProducers(tx Tx, ts []metadata.Trim) error {
+	var states []metadata.ProducerState
+	for _, t := range ts {
+		if p := t.Producers; p != nil {
+			if p.Partition != t.Partition {
+				return fmt.Errorf("producers of %v in a trim of %v", p.Partition, t.Partition)
+			}
+			states = append(states, *p)
+		}
+	}
+	_, err := tx.Exec(Stmt{
+		SQL: `INSERT INTO producer_states (topic, partition, upto, state)
+			SELECT r.t, r.p, r.u, r.s FROM {rows t int4, p int4, u int8, s bytea} WHERE true
+			ON CONFLICT (topic, partition) DO UPDATE SET upto=excluded.upto, state=excluded.state
+			WHERE producer_states.upto <= excluded.upto`,
+		Rows: append(idRows(column(states, func(p metadata.ProducerState) metadata.PartitionID { return p.Partition })),
+			column(states, func(p metadata.ProducerState) int64 { return p.End }),
+			column(states, func(p metadata.ProducerState) []byte { return append([]byte{}, p.State...) })),
+	})
+	return err
+}
+
+// ProducerStates is metadata.Index.
+func (s *Store) ProducerStates(ctx context.Context, ids []metadata.PartitionID) (out []metadata.ProducerState, err error) {
+	err = s.db.Look(ctx, func(tx Tx) (err error) {
+		out, err = list(tx, Stmt{
+			SQL: `SELECT s.topic, s.partition, s.upto, s.state
+				FROM {rows t int4, p int4} JOIN producer_states s ON s.topic=r.t AND s.partition=r.p
+				ORDER BY s.topic, s.partition`,
+			Rows: idRows(sortedIDs(ids)),
+		}, func(r Row) (p metadata.ProducerState, err error) {
+			err = r.Scan(&p.Partition.Topic, &p.Partition.Partition, &p.End, &p.State)
+			return p, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the producers of %d partitions: %w", len(ids), err)
+	}
+	return out, nil
 }
 
 // dropSegments deletes what lies below the log starts of ids. It answers how many references each object lost, and the

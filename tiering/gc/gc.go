@@ -35,8 +35,8 @@ type Kept struct {
 // Partitions is what the collector looks after.
 type Partitions interface {
 	Kept() []Kept
-	// Trimmed moves a partition's log start, after the index has.
-	Trimmed(id metadata.PartitionID, logStart int64)
+	// Trim moves log starts, in the index and then here.
+	Trim(ctx context.Context, ts []metadata.Trim) error
 	// Expired answers how far what is not sealed is older than before: the end of the last of its first ranges that is; 0
 	// where the sealed end is not sealedEnd any more.
 	Expired(id metadata.PartitionID, sealedEnd int64, before time.Time) (logStart int64)
@@ -49,7 +49,6 @@ type Partitions interface {
 // Index is where rows go.
 type Index interface {
 	Find(ctx context.Context, p metadata.PartitionID, offset int64, limit int) ([]metadata.Segment, error)
-	Trim(ctx context.Context, s metadata.Session, ts []metadata.Trim, grace metadata.Grace) error
 	Mixed(ctx context.Context, limit int) ([]metadata.MixedObject, error)
 	Intend(ctx context.Context, s metadata.Session, keys []string) error
 	Move(ctx context.Context, s metadata.Session, m metadata.Moving) error
@@ -168,14 +167,10 @@ func (c *Collector) Retain(ctx context.Context, now time.Time) error {
 	if len(trims) == 0 {
 		return nil
 	}
-	if err := c.index.Trim(ctx, c.me, trims, c.cfg.Grace); err != nil {
+	if err := c.partitions.Trim(ctx, trims); err != nil {
 		return err
 	}
-	for _, t := range trims {
-		c.partitions.Trimmed(t.Partition, t.LogStart)
-		c.reader.Forget(t.Partition)
-		c.cfg.Metrics.Trimmed.Inc()
-	}
+	c.cfg.Metrics.Trimmed.Add(float64(len(trims)))
 	return nil
 }
 

@@ -60,7 +60,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) Kept() []Kept { return w.kept }
-func (w *world) Trimmed(id metadata.PartitionID, start int64) {
+func (w *world) moved(id metadata.PartitionID, start int64) {
 	w.trimmed[id] = start
 	for i := range w.kept {
 		if w.kept[i].ID == id && !w.again {
@@ -84,7 +84,7 @@ func (w *world) Find(_ context.Context, p metadata.PartitionID, offset int64, li
 	}
 	return found, w.fail["find"]
 }
-func (w *world) Trim(_ context.Context, _ metadata.Session, ts []metadata.Trim, _ metadata.Grace) error {
+func (w *world) Trim(_ context.Context, ts []metadata.Trim) error {
 	w.trimCalls++
 	if w.onTrim != nil {
 		if err := w.onTrim(w.trimCalls); err != nil {
@@ -95,6 +95,9 @@ func (w *world) Trim(_ context.Context, _ metadata.Session, ts []metadata.Trim, 
 		return err
 	}
 	w.trims = append(w.trims, ts...)
+	for _, t := range ts {
+		w.moved(t.Partition, t.LogStart)
+	}
 	return nil
 }
 func (w *world) Mixed(_ context.Context, limit int) ([]metadata.MixedObject, error) {

@@ -335,17 +335,7 @@ func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 		}
 	}
 	if f&flagProducers != 0 {
-		put(int64(len(r.Producers)))
-		id := int64(0)
-		for i := range r.Producers {
-			p := &r.Producers[i]
-			put(p.ID-id, int64(p.Epoch), int64(p.FirstSeq), int64(p.LastSeq)-p.usualLastSeq(), p.LastOffset-r.Base, p.LastOffset-p.BaseOffset,
-				p.Timestamp-r.MaxTimestamp)
-			id = p.ID
-			if f&flagTxnProducers != 0 {
-				put(int64(p.CoordinatorEpoch), p.TxnCounter, encodeTxnFirst(p.TxnFirst, r.Base))
-			}
-		}
+		b = r.appendProducers(b, f&flagTxnProducers != 0)
 	}
 	if f&flagIndex != 0 {
 		put(int64(len(r.Index)))
@@ -378,6 +368,26 @@ func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 		b = append(b, r.Cipher.KeyID...)
 		put(int64(len(r.Cipher.Nonce)))
 		b = append(b, r.Cipher.Nonce...)
+	}
+	return b
+}
+
+// appendProducers tells offsets from the range's base, and times from its largest; txn: with what transactions need.
+func (r *Range) appendProducers(b []byte, txn bool) []byte {
+	b = binary.AppendVarint(b, int64(len(r.Producers)))
+	id := int64(0)
+	for i := range r.Producers {
+		p := &r.Producers[i]
+		for _, v := range [...]int64{p.ID - id, int64(p.Epoch), int64(p.FirstSeq), int64(p.LastSeq) - p.usualLastSeq(), p.LastOffset - r.Base,
+			p.LastOffset - p.BaseOffset, p.Timestamp - r.MaxTimestamp} {
+			b = binary.AppendVarint(b, v)
+		}
+		id = p.ID
+		if txn {
+			for _, v := range [...]int64{int64(p.CoordinatorEpoch), p.TxnCounter, encodeTxnFirst(p.TxnFirst, r.Base)} {
+				b = binary.AppendVarint(b, v)
+			}
+		}
 	}
 	return b
 }

@@ -132,18 +132,16 @@ type Start struct {
 	LogStart int64
 	Sealed   int64
 	Unsealed []*object.Stored // those that may contain the partition
-	// Producers is the state at Sealed, AppendTime the largest append time there (0 or less: none), both from an object that was
-	// made at SealedAt (milliseconds).
-	Producers            []object.Producer
-	AppendTime, SealedAt int64
+	// State of the producers at Sealed, or at what was committed when the log start passed it.
+	State object.State
 }
 
 // New is a partition as its committed data say, closed to nobody.
 func New(s Start, out Appender, cfg Config) *Partition {
 	p := &Partition{id: s.ID, topic: s.Topic, epoch: s.Epochs[len(s.Epochs)-1], out: out, cfg: cfg, logStart: s.LogStart,
-		sealedEnd: s.Sealed, committed: s.Sealed, epochs: s.Epochs, watchers: map[*watcher]struct{}{}, maxAppend: s.AppendTime}
+		sealedEnd: s.Sealed, committed: s.Sealed, epochs: s.Epochs, watchers: map[*watcher]struct{}{}, maxAppend: s.State.MaxAppendTime}
 	p.producers = producers{}
-	p.producers.restore(s.Producers, s.SealedAt)
+	p.producers.restore(s.State.Producers, s.State.MadeAt)
 	for _, x := range rangesOf(s.ID, s.Unsealed) {
 		p.producers.restore(x.r.Producers, x.stored.Dir.Header.CreatedAt)
 		p.maxAppend = max(p.maxAppend, x.r.MaxAppendTime)

@@ -405,8 +405,8 @@ func TestATakeoverPutsObjectsInTheOrderOfOffsets(t *testing.T) {
 	}
 	w := newWindow()
 	p := partition.New(partition.Start{ID: here, Epochs: []metadata.EpochStart{{Epoch: 9, Start: 30}}, LogStart: 2, Sealed: 3,
-		Producers: []object.Producer{e(1, 2)},
-		Unsealed:  []*object.Stored{stored("a1", 3, 10, e(2, 5)), stored("a3", 20, 30, e(4, 25)), stored("b2", 10, 20, e(3, 15)), stored("old", 0, 3)}}, w, settings())
+		State:    object.State{Producers: []object.Producer{e(1, 2)}},
+		Unsealed: []*object.Stored{stored("a1", 3, 10, e(2, 5)), stored("a3", 20, 30, e(4, 25)), stored("b2", 10, 20, e(3, 15)), stored("old", 0, 3)}}, w, settings())
 	play(t, w, p, `
 		offsets                → start 2 sealed 3 committed 30 hw 30 end 30
 		plan 3                 → a1[3,10) b2[10,20) a3[20,30)
@@ -428,13 +428,13 @@ func TestASuccessorKnowsTheProducers(t *testing.T) {
 		w.created = now.UnixMilli()
 		next := map[int64]sent{}
 		var history []sent
-		type sealed struct {
-			end      int64
-			snapshot []object.Producer
+		type left struct {
+			sealed, logStart int64
+			state            object.State
 		}
-		points := []sealed{{}}
+		points := []left{{}}
 		for range rapid.IntRange(1, 60).Draw(r, "steps") {
-			switch rapid.IntRange(0, 9).Draw(r, "do") {
+			switch rapid.IntRange(0, 10).Draw(r, "do") {
 			case 0:
 				if len(w.pending) > 0 {
 					w.commit(p, rapid.IntRange(1, len(w.pending)).Draw(r, "n"))
@@ -444,7 +444,22 @@ func TestASuccessorKnowsTheProducers(t *testing.T) {
 				if len(w.objects) > 0 {
 					o := w.objects[rapid.IntRange(0, len(w.objects)-1).Draw(r, "object")]
 					end := o.Dir.Ranges[0].End
-					points = append(points, sealed{end, p.ProducersAt(end)})
+					points = append(points, left{sealed: end, state: object.State{Producers: p.ProducersAt(end)}})
+				}
+			case 2:
+				// A trim takes everything up to the end of some committed range, sealed or not.
+				if len(w.objects) > 0 {
+					o := w.objects[rapid.IntRange(0, len(w.objects)-1).Draw(r, "trimmed")]
+					end := o.Dir.Ranges[0].End
+					state, needed := p.Remember(end, now)
+					if !needed || state.End < end {
+						r.Fatalf("trimmed to %d: got %+v, %v", end, state, needed)
+					}
+					decoded, err := object.DecodeState(state.Append(nil))
+					if err != nil {
+						r.Fatal(err)
+					}
+					points = append(points, left{sealed: end, logStart: end, state: *decoded})
 				}
 			default:
 				s := next[rapid.Int64Range(1, 3).Draw(r, "producer")]
@@ -466,16 +481,18 @@ func TestASuccessorKnowsTheProducers(t *testing.T) {
 		}
 		for _, point := range points {
 			end := p.Offsets().Committed
-			successor := partition.New(partition.Start{ID: here, Epochs: []metadata.EpochStart{{Epoch: 2, Start: end}}, Sealed: point.end,
-				Producers: point.snapshot, Unsealed: w.objects}, newWindow(), settings())
+			alive := slices.DeleteFunc(slices.Clone(w.objects), func(o *object.Stored) bool { return o.Dir.Ranges[0].End <= point.logStart })
+			successor := partition.New(partition.Start{ID: here, Epochs: []metadata.EpochStart{{Epoch: 2, Start: end}}, LogStart: point.logStart,
+				Sealed: point.sealed, State: point.state, Unsealed: alive}, newWindow(), settings())
 			if diff := cmp.Diff(p.Producers(now), successor.Producers(now), cmpopts.EquateEmpty()); diff != "" {
-				r.Fatalf("sealed to %d: live and restored state differ\n%s", point.end, diff)
+				r.Fatalf("sealed to %d: live and restored state differ\n%s", point.sealed, diff)
 			}
 			for _, s := range history {
 				want, wantErr := p.Append(s.batch(), 0, now, nil, 0)
 				got, err := successor.Append(s.batch(), 0, now, nil, 0)
+				got.LogStart = want.LogStart
 				if got != want || fmt.Sprint(err) != fmt.Sprint(wantErr) {
-					r.Fatalf("sealed to %d: a retry of %+v is told %+v, %v; the leader says %+v, %v", point.end, s, got, err, want, wantErr)
+					r.Fatalf("sealed to %d: a retry of %+v is told %+v, %v; the leader says %+v, %v", point.sealed, s, got, err, want, wantErr)
 				}
 			}
 		}
@@ -504,7 +521,7 @@ func TestASuccessorKnowsWhatWasCommittedOnly(t *testing.T) {
 		end := o.Dir.Ranges[0].End
 		send(lost, 5)
 		successor := partition.New(partition.Start{ID: here, Epochs: []metadata.EpochStart{{Epoch: 2, Start: end}}, Sealed: end,
-			Producers: p.ProducersAt(end)}, newWindow(), settings())
+			State: object.State{Producers: p.ProducersAt(end)}}, newWindow(), settings())
 		for sequence := range int32(5) {
 			again := sent{producer: 1, sequence: sequence, n: 1, time: now.UnixMilli()}
 			if got, err := successor.Append(again.batch(), 0, now, nil, 0); err != nil || got.Base != int64(sequence) {

@@ -131,3 +131,25 @@ func (p *Partition) Producers(now time.Time) []object.Producer {
 	defer p.mu.Unlock()
 	return p.producers.list(now.Add(-p.cfg.ProducerExpiry), func(p *producer) []object.Producer { return p.batches })
 }
+
+// Remember answers the producers' state at the committed end where nothing would be left to tell it once the log starts at
+// logStart, which is committed: the newest segment goes, and what is dead is not sealed. Until something is sealed behind
+// logStart, this is all that keeps a retry of a deleted batch from being appended again.
+func (p *Partition) Remember(logStart int64, now time.Time) (state object.State, needed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if logStart < p.sealedEnd {
+		return state, false
+	}
+	state = object.State{End: p.committed, MadeAt: now.UnixMilli(), MaxAppendTime: -1}
+	if p.maxAppend > 0 {
+		state.MaxAppendTime = p.maxAppend
+	}
+	state.Producers = slices.DeleteFunc(p.remembered(now), func(e object.Producer) bool { return e.LastOffset >= p.committed })
+	return state, true
+}
+
+// remembered is what is committed of the producers that are not yet forgotten.
+func (p *Partition) remembered(now time.Time) []object.Producer {
+	return p.producers.list(now.Add(-p.cfg.ProducerExpiry), func(p *producer) []object.Producer { return p.stored })
+}

@@ -214,8 +214,7 @@ func (p *Partition) Sealing() seal.State {
 func (p *Partition) ProducersAt(end int64) []object.Producer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := p.producers.list(time.Now().Add(-p.cfg.ProducerExpiry), func(p *producer) []object.Producer { return p.stored })
-	return slices.DeleteFunc(all, func(e object.Producer) bool { return e.LastOffset >= end })
+	return slices.DeleteFunc(p.remembered(time.Now()), func(e object.Producer) bool { return e.LastOffset >= end })
 }
 
 // EpochsIn is the history within [base, end), the epoch at base first.
