@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -158,6 +159,9 @@ func (j *Journal) blank(capacity int64) (*file, error) {
 
 // create makes a file of zeros. A full disk is found here, before anything was accepted for it, never at a sync.
 func (j *Journal) create(capacity int64) (*file, error) {
+	if err := j.leaveRoom(dataStart + capacity); err != nil {
+		return nil, j.noRoom(err)
+	}
 	j.mu.Lock()
 	name := fmt.Sprintf("%06d.log", j.nextName)
 	j.nextName++
@@ -187,6 +191,20 @@ func (j *Journal) create(capacity int64) (*file, error) {
 	j.diskFull = false
 	j.stats.FilesCreated++
 	return f, nil
+}
+
+// leaveRoom fails where a file of size bytes would not leave as much again: the commit that gives the journal's files back
+// needs room as well, where metadata and objects share its disk, and a file that is filled in vain takes all of it meanwhile.
+func (j *Journal) leaveRoom(size int64) error {
+	d, ok := j.cfg.Disk.(spacious)
+	if !ok {
+		return nil
+	}
+	free, err := d.Free(j.live)
+	if err != nil || free >= 2*size {
+		return nil // who cannot say will refuse the bytes
+	}
+	return fmt.Errorf("%w: %d bytes are free, a file of %d is to leave as many", syscall.ENOSPC, free, size)
 }
 
 // grow makes an idle file larger; no header is written until the zeros are on disk.

@@ -20,6 +20,11 @@ type Disk interface {
 	SyncDir(dir string) error
 }
 
+// spacious is a Disk that knows how much is free where dir is.
+type spacious interface {
+	Free(dir string) (bytes int64, err error)
+}
+
 // File is one open file. ReadAt ends short with io.EOF at the end of the file.
 type File interface {
 	io.ReaderAt

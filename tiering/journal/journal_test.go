@@ -595,6 +595,33 @@ func TestFullJournalWritesNothingAndGoesOnAfterRelease(t *testing.T) {
 	}
 }
 
+// measured is a disk that says how much is free.
+type measured struct {
+	*journaltest.Disk
+	free int64
+}
+
+func (m *measured) Free(string) (int64, error) { return m.free, nil }
+
+func TestTheJournalLeavesRoomForOthers(t *testing.T) {
+	d := &measured{journaltest.New(), 0}
+	const file = 8192 + 2048
+	cfg := small(d.Disk)
+	cfg.Disk = d
+	r := mustStart(t, cfg, 0)
+	rng := newRand(15)
+	frame := frameOf(rng, 1, 900)
+	d.free = 2*file - 1
+	if err := r.j.Write(1, chunkOf(frame)); !errors.Is(err, journal.ErrFull) {
+		t.Fatalf("with %d bytes free: %v, want ErrFull", d.free, err)
+	}
+	if s := r.j.Stats(); s.DiskBytes != 0 || r.j.Room() > 0 {
+		t.Errorf("%d bytes are on disk, room is %d; want none", s.DiskBytes, r.j.Room())
+	}
+	d.free = 2 * file
+	must(t, r.j.Write(1, chunkOf(frame)))
+}
+
 func TestFrameLargerThanAFile(t *testing.T) {
 	rng := newRand(10)
 	d := journaltest.New()
