@@ -277,12 +277,22 @@ func (c *Conn) body(length int) (charge, error) {
 		return charge{}, err
 	}
 	key, _ := c.api()
-	total := min(c.s.cfg.Weight(key)*int64(length), c.s.cfg.MaxInFlightBytes)
+	total := c.s.cfg.Weight(key) * int64(length)
+	if key == produceKey {
+		total = min(total, c.s.cfg.produceShare())
+		if err := c.s.produce.Acquire(c.reading, total); err != nil {
+			return charge{}, context.Cause(c.reading)
+		}
+	}
+	total = min(total, c.s.cfg.MaxInFlightBytes)
 	if err := c.s.budget.Acquire(c.reading, total); err != nil {
+		if key == produceKey {
+			c.s.produce.Release(total)
+		}
 		return charge{}, context.Cause(c.reading)
 	}
 	if err := c.fill(4+length, within); err != nil {
-		c.s.budget.Release(total)
+		c.s.refund(key, total)
 		return charge{}, err
 	}
 	if key == produceKey {
@@ -292,10 +302,18 @@ func (c *Conn) body(length int) (charge, error) {
 	return charge{during: total - after, after: after}, nil
 }
 
+// refund gives back what a request has taken before its handler returned.
+func (s *Server) refund(key int16, n int64) {
+	s.budget.Release(n)
+	if key == produceKey {
+		s.produce.Release(n)
+	}
+}
+
 // start parses a frame's header and calls the handler.
 func (c *Conn) start(frame []byte, paid charge) error {
-	defer c.s.budget.Release(paid.during)
 	key, version := c.api()
+	defer c.s.refund(key, paid.during)
 	flexible := c.s.isFlexible(key, version)
 	h, err := parseHeader(frame, flexible)
 	if err != nil {

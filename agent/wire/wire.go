@@ -76,7 +76,8 @@ type Config struct {
 	// Handle runs. Default: 1 for all.
 	Weight func(key int16) int64
 	// MaxInFlightBytes bounds the frames of all connections from their reading to their answer (of Produce: to the end of
-	// Handle, since its records are then in a window that has its own bound). Default 512 MiB: five of the largest frames.
+	// Handle, since its records are then in a window that has its own bound). A quarter is kept from Produce. Default 512 MiB:
+	// five of the largest frames.
 	MaxInFlightBytes int64
 	// MaxPipelined bounds the unanswered requests of one connection. Default 256: a producer's 5 in flight, many times.
 	MaxPipelined int
@@ -119,6 +120,10 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// produceShare is what of the budget Produce may take: three quarters. Its requests wait for room where a store is away, and
+// nobody else is to wait with them.
+func (c *Config) produceShare() int64 { return c.MaxInFlightBytes - c.MaxInFlightBytes/4 }
+
 func orDefault[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
 		*field = value
@@ -137,6 +142,7 @@ type Server struct {
 	cfg      Config
 	metrics  *metrics
 	budget   *semaphore.Weighted
+	produce  *semaphore.Weighted // what of the budget Produce may take
 	buffers  *buffers
 	flexible [kmsg.MaxKey + 1]int16 // first flexible version of each key; -1: none
 
@@ -154,6 +160,7 @@ func New(h Handler, log *slog.Logger, reg prometheus.Registerer, cfg Config) *Se
 		cfg:      cfg,
 		metrics:  newMetrics(reg),
 		budget:   semaphore.NewWeighted(cfg.MaxInFlightBytes),
+		produce:  semaphore.NewWeighted(cfg.produceShare()),
 		buffers:  new(buffers),
 		flexible: firstFlexible(),
 		perIP:    map[netip.Addr]int{},

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -443,6 +444,52 @@ func TestTheByteBudgetIsBackPressure(t *testing.T) {
 		f.next()
 		send(t, four, frame(produceKey, 3, 4, "", strings.Repeat("x", 400)))
 		f.next()
+	})
+}
+
+// Produce that waits for room keeps nobody else from being read.
+func TestProduceDoesNotTakeTheWholeBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		var running atomic.Int32
+		h := handlerFunc(func(_ context.Context, r *Request, reply func(Reply)) {
+			if r.Key == produceKey {
+				running.Add(1)
+				<-hold
+			}
+			reply(text("ok"))
+		})
+		l := newMemory()
+		s := New(h, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), Config{MaxInFlightBytes: 4000})
+		ctx, stop := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ctx, l) }()
+		dial := func() net.Conn {
+			here, there := net.Pipe()
+			l.conns <- there
+			return here
+		}
+		for i := range int32(10) {
+			c := dial()
+			go func() {
+				send(t, c, frame(produceKey, 3, i, "", strings.Repeat("x", 900)))
+				io.Copy(io.Discard, c)
+			}()
+		}
+		synctest.Wait()
+		if n := running.Load(); n != 3 {
+			t.Errorf("%d requests of 900 bytes run, want 3 in three quarters of 4,000", n)
+		}
+		c := dial()
+		send(t, c, frame(fetchKey, 4, 7, "", "x"))
+		wantAnswer(t, c, 7, "ok")
+		close(hold)
+		synctest.Wait()
+		if n := running.Load(); n != 10 {
+			t.Errorf("%d requests ran in the end, want 10", n)
+		}
+		stop()
+		<-served
 	})
 }
 
