@@ -17,6 +17,7 @@ import (
 	"varve.dev/metadata"
 	"varve.dev/tiering/batch"
 	"varve.dev/tiering/batch/codec"
+	"varve.dev/tiering/flush"
 	"varve.dev/tiering/partition"
 )
 
@@ -25,6 +26,10 @@ import (
 // Requests of one connection are appended in their order and answered when what they wait for is durable; the next one is
 // read meanwhile. Before append an error means «not written»; after append the only answers are success,
 // REQUEST_TIMED_OUT, or a closed connection. acks=0 is never answered: an error closes the connection.
+//
+// So long as a store is away or the disk is full, a request waits for room, at most produce.wait.ms and never longer than its
+// own timeout, and is then refused with NOT_ENOUGH_REPLICAS. What was appended before is answered with REQUEST_TIMED_OUT when
+// its timeout has passed.
 //
 // v8 adds messages to errors, v10 hints of leaders (KIP-951; there is no other leader to hint at), v13 topic ids.
 //
@@ -39,11 +44,11 @@ type Led interface {
 	Get(id metadata.PartitionID) (*partition.Partition, error)
 }
 
-// Room is the bound on what waits for the object store (flush.Buffer).
+// Room is the bound on what waits for the stores (flush.Buffer).
 type Room interface {
-	// TryReserve is Reserve where there is room at once.
+	// TryReserve is Reserve where there is room at once, whatever the need.
 	TryReserve(n int64) bool
-	Reserve(ctx context.Context, n int64) error
+	Reserve(ctx context.Context, n int64, need flush.Need) error
 	Unreserve(n int64)
 }
 
@@ -52,6 +57,7 @@ type produce struct {
 	led      Led
 	room     Room
 	wait     time.Duration // for room, before a request is refused
+	refused  sync.Map      // *wire.Conn: when (time.Time) a request of it was last refused after waiting
 	requests sync.Pool     // *kmsg.ProduceRequest
 }
 
@@ -70,7 +76,8 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 		return
 	}
 	p := newProducing(r, req, reply)
-	if err := h.admit(ctx, req, int64(len(r.Body))); err != nil {
+	waited, err := h.admit(ctx, r, req)
+	if err != nil {
 		p.refuse(err)
 		return
 	}
@@ -92,7 +99,7 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 			slot++
 		}
 	}
-	p.appended(time.Duration(req.TimeoutMillis) * time.Millisecond)
+	p.appended(time.Duration(req.TimeoutMillis)*time.Millisecond - waited)
 }
 
 // reusedTopics bounds what a request that is reused may hold on to.
@@ -108,17 +115,58 @@ func (h *produce) reuse(req *kmsg.ProduceRequest) {
 	h.requests.Put(req)
 }
 
-// admit waits for room in the window, as long as the request and the agent allow.
-func (h *produce) admit(ctx context.Context, req *kmsg.ProduceRequest, n int64) error {
+// admit waits for room, as long as the request and the agent allow, and says how long that took.
+func (h *produce) admit(ctx context.Context, r *wire.Request, req *kmsg.ProduceRequest) (waited time.Duration, err error) {
 	if req.Acks < -1 || req.Acks > 1 {
-		return kerr.InvalidRequiredAcks
+		return 0, kerr.InvalidRequiredAcks
 	}
-	if h.room.TryReserve(n) {
-		return nil
+	if h.room.TryReserve(int64(len(r.Body))) {
+		return 0, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.wait)
+	began, patience := time.Now(), h.patience(r.Conn, req)
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return h.room.Reserve(ctx, n)
+	err = h.room.Reserve(wait, int64(len(r.Body)), h.need(r.Version, req))
+	if errors.Is(err, flush.ErrBusy) && patience > 0 {
+		if _, known := h.refused.Swap(r.Conn, time.Now()); !known {
+			context.AfterFunc(ctx, func() { h.refused.Delete(r.Conn) })
+		}
+	}
+	return time.Since(began), err
+}
+
+// behind is how soon after a refusal a request must come to have been sent before it: clients pause at least twice as long
+// before they repeat what was refused.
+const behind = 50 * time.Millisecond
+
+// patience is how long a request may wait for room. What a client had sent behind a request that was refused has waited with
+// it: were it to wait again, the last of many in flight would be answered long after its client has given up.
+func (h *produce) patience(c *wire.Conn, req *kmsg.ProduceRequest) time.Duration {
+	if at, ok := h.refused.Load(c); ok && time.Since(at.(time.Time)) < behind {
+		return 0
+	}
+	if timeout := time.Duration(req.TimeoutMillis) * time.Millisecond; req.Acks != 0 && timeout > 0 {
+		return min(h.wait, timeout)
+	}
+	return h.wait
+}
+
+// need is what the slowest partition of a request waits for.
+func (h *produce) need(version int16, req *kmsg.ProduceRequest) flush.Need {
+	switch req.Acks {
+	case 0:
+		return flush.Nobody
+	case 1:
+		return flush.Synced
+	}
+	image := h.topics.Image()
+	for i := range req.Topics {
+		t, err := topicOf(image, version >= 13, req.Topics[i].Topic, req.Topics[i].TopicID)
+		if err == nil && !t.Settings.Local {
+			return flush.Stored
+		}
+	}
+	return flush.Local
 }
 
 func topicOf(image *catalog.Image, byID bool, name string, id [16]byte) (*catalog.Topic, error) {

@@ -31,7 +31,7 @@ func (w *windowOf) Append(o flush.Owner, b batch.Batch, need flush.Need, waiter 
 
 func (w *windowOf) Get(id metadata.PartitionID) (*partition.Partition, error) { return w.led[id], nil }
 func (w *windowOf) TryReserve(int64) bool                                     { return true }
-func (w *windowOf) Reserve(context.Context, int64) error                      { return nil }
+func (w *windowOf) Reserve(context.Context, int64, flush.Need) error          { return nil }
 func (w *windowOf) Unreserve(int64)                                           {}
 
 // produceAllocs bounds what a produce request allocates in its handler: with the connection's own two that makes eight.

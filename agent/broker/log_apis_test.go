@@ -40,6 +40,7 @@ import (
 type logs struct {
 	t       testing.TB
 	catalog *catalog.Catalog
+	store   *sqlite.Store
 	led     map[metadata.PartitionID]*partition.Partition
 	waiting map[metadata.PartitionID]bool
 	pipes   *pipes
@@ -175,7 +176,7 @@ func (l *logs) Get(id metadata.PartitionID) (*partition.Partition, error) {
 	return nil, partition.ErrNotLeader
 }
 
-func (l *logs) Reserve(ctx context.Context, n int64) error {
+func (l *logs) Reserve(ctx context.Context, n int64, _ flush.Need) error {
 	if errors.Is(l.full, flush.ErrBusy) {
 		<-ctx.Done()
 	}
@@ -276,7 +277,7 @@ func newLogs(t testing.TB, topic ...func(*partition.Config)) *logs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &logs{t: t, led: map[metadata.PartitionID]*partition.Partition{}, waiting: map[metadata.PartitionID]bool{{Topic: a.Num, Partition: 3}: true},
+	l := &logs{t: t, store: store, led: map[metadata.PartitionID]*partition.Partition{}, waiting: map[metadata.PartitionID]bool{{Topic: a.Num, Partition: 3}: true},
 		objects: map[string][]byte{}, catalog: catalog.New(store, base, 1, slog.New(slog.DiscardHandler), catalog.Config{})}
 	if err := l.catalog.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

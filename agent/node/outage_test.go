@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -68,6 +69,82 @@ func TestOutage(t *testing.T) {
 			l.idle()
 			add(-1, records(options{}, "after"))
 			wantSame(t, c.read("a", 0, 0), sent...)
+			l.stop()
+			w.verify()
+		})
+	}
+}
+
+// With a store away and the journal full, those who wait for the journal alone are refused too, within produce.wait.ms; what
+// was answered as refused never appears, and afterwards work goes on by itself.
+func TestOutageWithAFullJournal(t *testing.T) {
+	for _, away := range []string{"object store", "metadata"} {
+		t.Run(away, func(t *testing.T) {
+			w := newWorld(t, nil)
+			const wait, margin = 100 * time.Millisecond, 5 * time.Second // the margin is the machine's
+			l := w.start("journal.bytes=4194304", "flush.bytes=65536", fmt.Sprintf("produce.wait.ms=%d", wait.Milliseconds()))
+			l.create("a", 1)
+			l.create("quick", 1, "varve.durability", "local")
+			c := l.dial()
+			b := filler(100, 1)
+			c.append(-1, "a", 0, b)
+			c.append(-1, "quick", 0, b)
+			shown := map[string][][]byte{"a": {b}, "quick": {b}}
+			heal := func() { w.meta.away.Store(false) }
+			if away == "metadata" {
+				w.meta.away.Store(true)
+			} else {
+				heal = w.breakStore(objectstore.KindPut)
+			}
+			send := func(topic string, acks int16, seed uint64) int16 {
+				t.Helper()
+				b := filler(200_000, seed)
+				req := produceRequest(acks, put{topic, 0, b})
+				req.TimeoutMillis = 1500
+				began := time.Now()
+				code := ask[*kmsg.ProduceResponse](c, produceVersion, req).Topics[0].Partitions[0].ErrorCode
+				limit := wait
+				switch kerr.ErrorForCode(code) {
+				case nil:
+					shown[topic] = append(shown[topic], b)
+				case kerr.RequestTimedOut: // before the store counted as away
+					shown[topic] = append(shown[topic], b)
+					limit = 1500 * time.Millisecond
+				case kerr.NotEnoughReplicas:
+				default:
+					t.Errorf("%s with acks=%d: got %v, want an error that clients retry", topic, acks, kerr.ErrorForCode(code))
+				}
+				if took := time.Since(began); took > limit+margin {
+					t.Errorf("%s with acks=%d: answered after %s, want %s", topic, acks, took, limit)
+				}
+				return code
+			}
+			refused := 0
+			for i := uint64(2); refused < 12; i++ {
+				if i > 100 {
+					t.Fatalf("%d produces were refused, want 12: a journal of 4 MiB takes less than 20 MB", refused)
+				}
+				topic, acks := "a", int16(1)
+				if i%2 == 0 {
+					topic, acks = "quick", int16(-1)
+				}
+				if send(topic, acks, i) == kerr.NotEnoughReplicas.Code {
+					refused++
+				} else if refused > 0 {
+					t.Errorf("%s with acks=%d was not refused, but %d before were", topic, acks, refused)
+				}
+			}
+			wantCode(t, "acks=all", send("a", -1, 200), kerr.NotEnoughReplicas)
+			wantSame(t, c.read("a", 0, 0), shown["a"][0]) // what is committed is read, and nothing else
+			heal()
+			l.idle()
+			for i, topic := range []string{"a", "quick"} {
+				if code := send(topic, 1-2*int16(i), uint64(300+i)); code != 0 {
+					t.Errorf("%s after the outage: %v", topic, kerr.ErrorForCode(code))
+				}
+				l.idle()
+				wantSame(t, c.read(topic, 0, 0), shown[topic]...)
+			}
 			l.stop()
 			w.verify()
 		})

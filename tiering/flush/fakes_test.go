@@ -263,6 +263,7 @@ type fakeJournal struct {
 	released int64
 	syncs    int
 	frames   int
+	room     func() int64 // nil: without end
 	plan     func() error // of Write
 	syncPlan func() fault
 	stuck    chan struct{} // not nil: Write waits for it
@@ -344,6 +345,13 @@ func (j *fakeJournal) Release(window int64) error {
 	}
 	j.released = window
 	return nil
+}
+
+func (j *fakeJournal) Room() int64 {
+	if j.room == nil {
+		return 1 << 40
+	}
+	return j.room()
 }
 
 func (j *fakeJournal) SyncedPosition() int64 {

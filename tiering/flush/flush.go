@@ -59,6 +59,8 @@ type Journal interface {
 	Sync() error
 	Release(window int64) error
 	SyncedPosition() int64
+	// Room is how many more bytes it takes before its files or the disk are full.
+	Room() int64
 }
 
 // Index is where windows are committed.
@@ -90,6 +92,9 @@ type Config struct {
 	WindowBytes int64
 	// BufferBytes bounds what is not yet committed, in memory. Beyond it Reserve waits.
 	BufferBytes int64
+	// Late is how long the oldest window may be on its way before the stores count as away: who would wait for a commit
+	// then waits in Reserve, where a refusal is still definite. 0: never.
+	Late time.Duration
 	// InFlight bounds the windows that are uploading or waiting for their commit.
 	InFlight int
 	// MaxTries bounds the keys of one window: a new one is only needed where a foreign object holds the last.
@@ -111,6 +116,7 @@ func (c Config) Validate() error {
 	check(c.Interval >= 0 && c.IdleInterval >= c.Interval, "flush interval %s, idle interval %s: want 0 <= interval <= idle interval", c.Interval, c.IdleInterval)
 	check(c.WindowBytes > 0 && c.WindowBytes <= maxWindow, "window of %d bytes: want 1 to %d", c.WindowBytes, maxWindow)
 	check(c.BufferBytes >= c.WindowBytes, "buffer of %d bytes is smaller than a window of %d", c.BufferBytes, c.WindowBytes)
+	check(c.Late >= 0, "a window is late after %s: want 0 or more", c.Late)
 	check(c.InFlight > 0 && c.InFlight <= MaxInFlight, "%d windows in flight: want 1 to %d", c.InFlight, MaxInFlight)
 	check(c.MaxTries > 0 && c.MaxTries <= MaxTries, "%d tries: want 1 to %d", c.MaxTries, MaxTries)
 	return errors.Join(errs...)
@@ -192,20 +198,20 @@ func wake(c chan struct{}) {
 	}
 }
 
-// Reserve waits until n more bytes may be appended, or fails with ErrBusy when ctx ends: then nothing was appended. The
-// caller gives the reservation back with Unreserve when its batches are appended.
-func (b *Buffer) Reserve(ctx context.Context, n int64) error {
+// Reserve waits until n more bytes may be appended whose slowest waiter has this need, or fails with ErrBusy when ctx ends:
+// then nothing was appended. The caller gives the reservation back with Unreserve when its batches are appended.
+func (b *Buffer) Reserve(ctx context.Context, n int64, need Need) error {
 	b.mu.Lock()
-	for b.err == nil && !b.draining && b.overfull(n) {
+	if b.busy(n, need) {
+		b.cfg.Metrics.Waits.Inc()
+	}
+	for b.busy(n, need) {
 		c := make(chan struct{})
 		b.room = append(b.room, c)
 		b.mu.Unlock()
-		b.cfg.Metrics.Waits.Inc()
-		select {
-		case <-c:
-			b.mu.Lock()
-		case <-ctx.Done():
-			b.mu.Lock()
+		over := b.awaitRoom(ctx, c)
+		b.mu.Lock()
+		if over {
 			b.room = slices.DeleteFunc(b.room, func(d chan struct{}) bool { return c == d })
 			b.mu.Unlock()
 			return ErrBusy
@@ -219,15 +225,54 @@ func (b *Buffer) Reserve(ctx context.Context, n int64) error {
 	return nil
 }
 
-// TryReserve is Reserve without waiting: it is false where Reserve would wait or fail.
+// lookAgain is how often who waits for room looks for it: of a disk on which somebody has made some, nobody tells.
+const lookAgain = 500 * time.Millisecond
+
+// awaitRoom waits for c, and answers whether ctx has ended.
+func (b *Buffer) awaitRoom(ctx context.Context, c chan struct{}) (over bool) {
+	again := time.NewTimer(lookAgain)
+	defer again.Stop()
+	select {
+	case <-c:
+	case <-again.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() != nil
+}
+
+// TryReserve is Reserve without waiting, whatever the need: it is false where Reserve might wait, or fail.
 func (b *Buffer) TryReserve(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err != nil || b.draining || b.overfull(n) {
+	if b.err != nil || b.draining || b.busy(n, Stored) {
 		return false
 	}
 	b.reserved += n
 	return true
+}
+
+// busy says that n more bytes would find no memory, or that who waits for them would not be told in time. While windows are
+// committed in time a full journal stops nobody: the commit tells its waiters.
+func (b *Buffer) busy(n int64, need Need) bool {
+	switch {
+	case b.err != nil || b.draining:
+		return false
+	case b.overfull(n):
+		return true
+	case need == Nobody || !b.late():
+		return false
+	case need == Stored:
+		return true
+	}
+	for _, w := range b.uncommitted() {
+		n += w.unwrittenBytes() // the journal has no holes: what came before goes before
+	}
+	return b.reserved+n > b.journal.Room()
+}
+
+// late says that the stores seem to be away.
+func (b *Buffer) late() bool {
+	return b.cfg.Late > 0 && len(b.flight) > 0 && time.Since(b.flight[0].closed) > b.cfg.Late
 }
 
 // overfull says that n more bytes do not fit. An empty buffer takes any request.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +50,7 @@ func TestWhatIsReservedTogetherGoesTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, config())
 		time.Sleep(time.Hour)
-		if err := w.Reserve(t.Context(), 30); err != nil {
+		if err := w.Reserve(t.Context(), 30, Stored); err != nil {
 			t.Fatal(err)
 		}
 		var all []*appended
@@ -66,7 +67,7 @@ func TestWhatIsReservedTogetherGoesTogether(t *testing.T) {
 		}
 		// Somebody who reserves for ever holds nobody up.
 		time.Sleep(time.Hour)
-		if err := w.Reserve(t.Context(), 30); err != nil {
+		if err := w.Reserve(t.Context(), 30, Stored); err != nil {
 			t.Fatal(err)
 		}
 		a := w.append(w.owner(2, 0), Stored, 10)
@@ -276,7 +277,7 @@ func TestFenceEndsTheSession(t *testing.T) {
 				if _, err := w.tryAppend(p, Stored, 1); !errors.Is(err, ErrEnded) {
 					t.Errorf("append: %v", err)
 				}
-				if err := w.Reserve(t.Context(), 1); !errors.Is(err, ErrEnded) {
+				if err := w.Reserve(t.Context(), 1, Stored); !errors.Is(err, ErrEnded) {
 					t.Errorf("reserve: %v", err)
 				}
 				if err := w.Release(t.Context(), []metadata.PartitionID{p.id}); err == nil {
@@ -301,17 +302,17 @@ func TestReserveWaitsForRoom(t *testing.T) {
 		w := newWorld(t, cfg)
 		w.index.plan = func(nth int) fault { return fault{delay: 10 * time.Second} }
 		p := w.owner(1, 0)
-		if err := w.Reserve(t.Context(), 1900); err != nil {
+		if err := w.Reserve(t.Context(), 1900, Stored); err != nil {
 			t.Fatal(err)
 		}
 		a := w.append(p, Stored, 1900)
 		w.Unreserve(1900)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := w.Reserve(ctx, 500); !errors.Is(err, ErrBusy) {
+		if err := w.Reserve(ctx, 500, Stored); !errors.Is(err, ErrBusy) {
 			t.Errorf("reserve beyond the bound: %v, want ErrBusy", err)
 		}
-		if err := w.Reserve(t.Context(), 500); err != nil {
+		if err := w.Reserve(t.Context(), 500, Stored); err != nil {
 			t.Error(err)
 		}
 		w.wantTold(a)
@@ -320,11 +321,11 @@ func TestReserveWaitsForRoom(t *testing.T) {
 		}
 		w.Unreserve(500)
 		// One request that is larger than the buffer is let in alone: otherwise it would never be.
-		if err := w.Reserve(t.Context(), 5000); err != nil {
+		if err := w.Reserve(t.Context(), 5000, Stored); err != nil {
 			t.Error(err)
 		}
 		waits := make(chan error)
-		go func() { waits <- w.Reserve(t.Context(), 1) }()
+		go func() { waits <- w.Reserve(t.Context(), 1, Stored) }()
 		synctest.Wait()
 		w.Unreserve(5000)
 		if err := <-waits; err != nil {
@@ -334,6 +335,93 @@ func TestReserveWaitsForRoom(t *testing.T) {
 		if w.reserved != 0 || w.uncommit != 0 || len(w.room) != 0 {
 			t.Errorf("reserved %d, uncommitted %d, %d wait", w.reserved, w.uncommit, len(w.room))
 		}
+		w.finish()
+	})
+}
+
+// With a store away, who would wait for the commit waits before the append, and the journal's promise is given as far as
+// the journal has room. acks=0 goes on: nobody waits for it.
+func TestALateWindowMakesProduceWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Late = 5 * time.Second
+		w := newWorld(t, cfg)
+		const away = time.Minute
+		back := time.Now().Add(away)
+		w.store.plan = func(string, int) fault { return fault{delay: time.Until(back)} }
+		var room atomic.Int64
+		room.Store(2000)
+		w.journal.room = func() int64 { return room.Load() - int64(w.journal.now().frames)*400 }
+		refused := func(need Need, n int64) bool {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			began := time.Now()
+			err := w.Reserve(ctx, n, need)
+			if err == nil {
+				w.Unreserve(n)
+				return false
+			}
+			if since := time.Since(began); !errors.Is(err, ErrBusy) || since != time.Second {
+				t.Errorf("%v after %s, want ErrBusy after a second", err, since)
+			}
+			return true
+		}
+		p := w.owner(1, 0)
+		a := w.append(p, Stored, 200)
+		time.Sleep(cfg.Late)
+		for need := range Stored + 1 {
+			if refused(need, 5000) {
+				t.Errorf("need %d is refused %s after the upload began", need, cfg.Late)
+			}
+		}
+		time.Sleep(time.Millisecond)
+		for need, want := range map[Need]bool{Nobody: false, Local: false, Synced: false, Stored: true} {
+			if got := refused(need, 100); got != want {
+				t.Errorf("a late window: need %d refused %v, want %v", need, got, want)
+			}
+			if got := refused(need, 5000); got != (need != Nobody) {
+				t.Errorf("a late window, and more than the journal takes: need %d refused %v", need, got)
+			}
+		}
+		if w.TryReserve(1) {
+			t.Error("room for any need, with a late window")
+		}
+		// What the journal lacks of earlier windows goes first, and counts.
+		if refused(Synced, 1600) || !refused(Synced, 2000-199) {
+			t.Error("the room in the journal is what is left behind all that came before")
+		}
+		b := w.append(p, Synced, 200)
+		synctest.Wait()
+		w.wantTold(b)
+		w.wantWaiting(a)
+		if refused(Synced, 1100) || !refused(Synced, 1300) {
+			t.Error("what has been written does not count twice")
+		}
+		// Whoever waits is woken by the commit, or finds that somebody has made room on the disk.
+		room.Store(0)
+		went := func(need Need) <-chan time.Time {
+			c := make(chan time.Time, 1)
+			go func() {
+				if err := w.Reserve(t.Context(), 100, need); err != nil {
+					t.Error(err)
+				}
+				w.Unreserve(100)
+				c <- time.Now()
+			}()
+			return c
+		}
+		synced, stored := went(Synced), went(Stored)
+		time.Sleep(time.Second)
+		freed := time.Now()
+		room.Store(1 << 20)
+		if since := (<-synced).Sub(freed); since > lookAgain {
+			t.Errorf("room on the disk was found after %s, want %s at most", since, lookAgain)
+		}
+		if at := <-stored; at != back {
+			t.Errorf("room %s after the store is back, want it at the commit", at.Sub(back))
+		}
+		w.wantTold(a)
 		w.finish()
 	})
 }
@@ -567,7 +655,7 @@ func TestDrainRefusesAppendsAndCommitsWhatIsThere(t *testing.T) {
 		b := w.append(p, Nobody, 10)
 		busy := make(chan error, 1)
 		w.reserved = w.cfg.BufferBytes
-		go func() { busy <- w.Reserve(t.Context(), 100) }()
+		go func() { busy <- w.Reserve(t.Context(), 100, Stored) }()
 		synctest.Wait()
 		if err := w.Drain(t.Context()); err != nil {
 			t.Fatal(err)

@@ -127,7 +127,7 @@ func (b *Buffer) closeDue(last time.Time) (w *window, wait time.Duration) {
 
 // close gives the window its number: its upload begins.
 func (b *Buffer) close(w *window) *window {
-	w.number = b.numbers.Take()
+	w.number, w.closed = b.numbers.Take(), time.Now()
 	b.flight = append(b.flight, w)
 	return w
 }
@@ -291,6 +291,7 @@ func (b *Buffer) commitKnown(ctx context.Context, c metadata.Commit) error {
 		case Over:
 			return err
 		}
+		b.cfg.Logger.Warn("commit failed, trying again", "number", c.To(), "err", err)
 		b.cfg.Metrics.CommitRetries.Inc()
 		if !pause(ctx, &backoff) {
 			return ctx.Err()
@@ -335,7 +336,6 @@ func (b *Buffer) finish(ws []*window, to int64) {
 		b.cfg.Metrics.Bytes.Add(float64(w.stored.Object.Length))
 	}
 	b.flight = slices.Delete(b.flight, 0, len(ws))
-	b.wakeRoom()
 	b.mu.Unlock()
 	tell(calls, nil)
 	for _, q := range watch {
@@ -349,6 +349,9 @@ func (b *Buffer) finish(ws []*window, to int64) {
 	for _, w := range ws {
 		w.release()
 	}
+	b.mu.Lock()
+	b.wakeRoom() // in memory, and in the journal
+	b.mu.Unlock()
 	wake(b.due)
 	wake(b.commit)
 	wake(b.sync) // a full journal may have room again

@@ -17,6 +17,7 @@ type part struct {
 
 // syncJournal writes and syncs whenever somebody waits: the next group forms while the last one is on its way to the disk.
 func (b *Buffer) syncJournal(ctx context.Context) {
+	full := false
 	for {
 		select {
 		case <-b.sync:
@@ -33,9 +34,13 @@ func (b *Buffer) syncJournal(ctx context.Context) {
 		}
 		switch {
 		case err == nil:
+			full = false
 		case errors.Is(err, journal.ErrFull):
 			// The commit, which makes room, is the stronger promise: who waits is told then at the latest.
-			b.cfg.Logger.Warn("the journal is full; acknowledgements wait for the object store")
+			if !full {
+				b.cfg.Logger.Warn("the journal is full; acknowledgements wait for the object store", "err", err)
+			}
+			full = true
 			b.hurry()
 		default:
 			b.breakJournal(ctx, err)

@@ -70,8 +70,9 @@ type window struct {
 	entries []entry
 	bytes   int64
 	opened  time.Time
-	wanted  bool // somebody waits for the commit
-	urgent  bool // do not wait for the interval
+	closed  time.Time // when its upload began
+	wanted  bool      // somebody waits for the commit
+	urgent  bool      // do not wait for the interval
 	watch   []quiet
 
 	written int // chunks[:written] are in the journal, and mark bytes of the next
@@ -115,6 +116,14 @@ func (w *window) add(o Owner, bt batch.Batch, need Need, wt Waiter, slot int, se
 // holds says whether any batch is of a partition that of names.
 func (w *window) holds(of func(metadata.PartitionID) bool) bool {
 	return slices.ContainsFunc(w.entries, func(e entry) bool { return of(e.owner.ID()) })
+}
+
+// unwrittenBytes is what the journal lacks of it.
+func (w *window) unwrittenBytes() (n int64) {
+	for i := w.written; i < len(w.chunks); i++ {
+		n += int64(len(w.chunks[i]))
+	}
+	return n - int64(w.mark)
 }
 
 func (w *window) retain() { w.refs.Add(1) }
