@@ -94,8 +94,8 @@ func newLoad(ctx context.Context, addr string, number, seed uint64) (l *load, er
 		{&l.local, "local", 2, map[string]string{"varve.durability": "local"}},
 		{&l.one, "one", 2, nil},
 		{&l.trimmed, "trimmed", 1, nil},
-		// Longer than any acknowledgement takes on a slow machine: a retry of what is deleted already is another matter.
-		{&l.retained, "retained", 1, map[string]string{"retention.ms": "2500", "segment.ms": "100"}},
+		// So short that batches are retried that are deleted already.
+		{&l.retained, "retained", 1, map[string]string{"retention.ms": "200", "segment.ms": "100"}},
 	} {
 		if *t.at, err = l.create(ctx, fmt.Sprintf("%s-%d", t.name, number), fmt.Sprintf("%s-%d", t.name, number), t.partitions, t.configs); err != nil {
 			return nil, err
