@@ -23,11 +23,12 @@ const (
 	mib = 1 << 20
 )
 
-// The loads of the issue: 8 connections, 5 requests in flight each. Where a flush comes every 20 ms that leaves windows of
-// 640 KiB; the deep loads fill them.
+// The loads: 8 connections with 5 requests in flight each, as clients have them. Where a flush comes every 20 ms that makes
+// windows of 640 KiB at 16 KiB a request; the deep load fills them.
 const (
 	conns   = 8
 	shallow = 5
+	deep    = 64
 )
 
 func (b *bench) bytes(n int64) int64 { return max(mib, int64(float64(n)*b.scale)) }
@@ -49,22 +50,25 @@ func (b *bench) objectScenarios() (all []scenario) {
 		all = append(all, scenario{"produce, acks=all on object", l.name(), kinds,
 			func(ctx context.Context, b *bench, k kind) (figures, error) { return b.object(ctx, k, l) }})
 	}
+	one := func(c codec.Codec, batchBytes, partitions, depth int, total int64) load {
+		return load{codec: c, batchBytes: batchBytes, batches: 1, partitions: partitions, conns: conns, depth: depth, acks: -1, total: b.bytes(total)}
+	}
 	for _, partitions := range []int{1, 16, 1000} {
-		add(load{batchBytes: 16 << 10, batches: 1, partitions: partitions, conns: conns, depth: 64, acks: -1, total: b.bytes(384 * mib)}, varve, bare, kafka)
+		add(one(codec.None, 16<<10, partitions, shallow, 192*mib), varve, bare, kafka)
 	}
-	add(load{batchBytes: 1 << 20, batches: 1, partitions: 16, conns: conns, depth: shallow, acks: -1, total: b.bytes(384 * mib)}, varve, bare, kafka)
-	add(load{batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: shallow, acks: -1, total: b.bytes(192 * mib)}, varve, bare)
-	add(load{batchBytes: 1 << 10, batches: 1, partitions: 16, conns: conns, depth: 128, acks: -1, total: b.bytes(128 * mib)}, varve, bare, kafka)
-	add(load{batchBytes: 4 << 10, batches: 50, partitions: 1000, conns: conns, depth: shallow, acks: -1, total: b.bytes(256 * mib)}, varve, bare, kafka)
-	uncopied := load{batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: 64, acks: -1, total: b.bytes(384 * mib)}
-	all = append(all, scenario{"produce, acks=all on object", uncopied.name() + ", cache.disk.bytes=0", []kind{varve, bare},
-		func(ctx context.Context, b *bench, k kind) (figures, error) {
-			return b.object(ctx, k, uncopied, "cache.disk.bytes", "0")
-		}})
+	add(one(codec.None, 1<<20, 16, shallow, 384*mib), varve, bare, kafka)
+	add(one(codec.None, 1<<10, 16, shallow, 16*mib), varve, bare, kafka)
 	for _, c := range []codec.Codec{codec.LZ4, codec.Zstd} {
-		add(load{codec: c, batchBytes: 16 << 10, batches: 1, partitions: 16, conns: conns, depth: 64, acks: -1, total: b.bytes(256 * mib)}, varve, kafka)
+		add(one(c, 16<<10, 16, shallow, 192*mib), varve, kafka)
 	}
-	return all
+	filled := one(codec.None, 16<<10, 16, deep, 384*mib)
+	add(filled, varve, bare, kafka)
+	add(one(codec.None, 1<<10, 16, deep, 96*mib), varve, bare)
+	add(load{batchBytes: 4 << 10, batches: 50, partitions: 1000, conns: conns, depth: shallow, acks: -1, total: b.bytes(256 * mib)}, varve, bare, kafka)
+	return append(all, scenario{"produce, acks=all on object", filled.name() + ", cache.disk.bytes=0", []kind{varve, bare},
+		func(ctx context.Context, b *bench, k kind) (figures, error) {
+			return b.object(ctx, k, filled, "cache.disk.bytes", "0")
+		}})
 }
 
 // sealAge is when sealing begins after a load: later than the load takes, or the two costs cannot be told apart.
@@ -144,29 +148,36 @@ type measured struct {
 	puts, gets, lists int64 // at the stub, before
 }
 
-// warmShare of a load goes ahead of it, so that pools are filled. Kafka gets kafkaWarm whole loads, and kafkaSmall of small
-// requests before them: its code is compiled by count of calls, and costs several times as much until it is.
+// warmShare of a load goes ahead of it, so that pools are filled. Kafka gets kafkaWarm whole loads and, before them,
+// kafkaSmall of small requests, on a topic of its own that syncs nothing: its code is compiled by count of calls, and costs
+// several times as much until it is.
 const (
-	warmShare  = 8
-	kafkaWarm  = 2
-	kafkaSmall = 128 * mib
+	warmShare      = 8
+	kafkaWarm      = 2
+	kafkaSmall     = 128 * mib
+	warmPartitions = 16
 )
 
 // kafkaReads is how often Kafka is read ahead of a measurement, for the same reason.
 const kafkaReads = 3
 
 func warmUp(ctx context.Context, t *target, l load) error {
-	if t.kind != kafka {
-		l.total /= warmShare
-		_, err := produce(ctx, t.kafka, "t", l)
-		return err
+	if t.kind == kafka {
+		warm := l
+		warm.partitions = min(l.partitions, warmPartitions)
+		if err := t.create(ctx, []string{"warm"}, warm.partitions, nil); err != nil {
+			return err
+		}
+		warm.total *= kafkaWarm
+		small := warm
+		small.batchBytes, small.batches, small.depth, small.total = 1<<10, 1, 128, kafkaSmall
+		for _, w := range []load{small, warm} {
+			if _, err := produce(ctx, t.kafka, "warm", w); err != nil {
+				return err
+			}
+		}
 	}
-	small := l
-	small.batchBytes, small.batches, small.depth, small.total = 1<<10, 1, 128, kafkaSmall
-	if _, err := produce(ctx, t.kafka, "t", small); err != nil {
-		return err
-	}
-	l.total *= kafkaWarm
+	l.total /= warmShare
 	_, err := produce(ctx, t.kafka, "t", l)
 	return err
 }
@@ -269,7 +280,7 @@ func local(l load) func(ctx context.Context, b *bench, k kind) (figures, error) 
 	return func(ctx context.Context, b *bench, k kind) (figures, error) {
 		l := l
 		if k == kafka {
-			l.total = max(8*mib, l.total/2) // it syncs each batch of each partition by itself
+			l.total = max(8*mib, l.total/4) // it syncs each batch of each partition by itself
 		}
 		t, err := b.start(ctx, k, 64<<10, nil)
 		defer b.stop(t)
