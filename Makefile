@@ -1,8 +1,10 @@
 # Two commands to start with: make run, make test. Everything else is named in README.md.
-.PHONY: build run test test-all race lint demo demo-s3 stack suites compare-kafka bench bench-kafka fuzz image-check clean help bench bench-kafka
+.PHONY: build run test test-all race lint demo demo-s3 stack suites compare-kafka crash sim bench bench-kafka fuzz image-check clean help
 
 GO ?= go
 FUZZTIME ?= 10s
+ROUNDS ?= 200
+SCHEDULES ?= 2000
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES = ./agent/... ./metadata/... ./objectstore/... ./tiering/... ./infra/... ./localstack/...
 
@@ -58,6 +60,12 @@ suites: build ## The tests of franz-go, librdkafka and sarama against an agent (
 compare-kafka: build ## The same requests to Varve and to Apache Kafka; writes the table of differences (needs Java)
 	localstack/e2e/install java
 	$(GO) run ./localstack/compare
+
+crash: build ## kill -9 under load, ROUNDS of it on each store; stores and the database away for a minute (needs Postgres)
+	VARVE_TEST_ALL=1 $(GO) test ./localstack/chaos -count=1 -timeout 6h -rounds $(ROUNDS) -v
+
+sim: ## SCHEDULES of the simulator, 120 virtual seconds each
+	VARVE_SIM=$(SCHEDULES) $(GO) test ./localstack/sim -count=1 -timeout 6h -run TestSchedules -v
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@for pkg in $$($(GO) list $(PACKAGES)); do \
