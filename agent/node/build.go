@@ -42,6 +42,20 @@ const (
 	maxRecordBytes = 128 << 20
 )
 
+// holeLook bounds the question whether what a reader misses was deleted: its fetch waits for it.
+const holeLook = 2 * time.Second
+
+// hole alarms when an offset is missing. A look-up that fails alarms nobody: the next fetch of the offset asks again.
+func (n *node) hole(p metadata.PartitionID, offset int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), holeLook)
+	defer cancel()
+	if missing, err := n.set.Hole(ctx, p, offset); err != nil {
+		n.log.Warn("an offset is missing; whether it was deleted is not known", "partition", p.String(), "offset", offset, "err", err)
+	} else if missing {
+		n.log.Error("the index has a hole: run varve storage verify", "partition", p.String(), "offset", offset)
+	}
+}
+
 // build constructs what runs under the session.
 func (n *node) build(context.Context) (err error) {
 	cfg := n.cfg
@@ -54,9 +68,7 @@ func (n *node) build(context.Context) (err error) {
 	n.closers = append(n.closers, func() error { n.cache.Close(); return nil })
 	n.reader, err = fetch.New(n.cache, n.meta, n.stores.cold, fetch.Config{Directories: directoryBytes, ReadAhead: cfg.Int("fetch.readahead.bytes"),
 		FindLimit: findSegments, RecordBytes: maxRecordBytes, Logger: n.log, ConcurrentMax: concurrentPlans,
-		HoleDetected: func(p metadata.PartitionID, offset int64) {
-			n.log.Error("the index has a hole: run varve storage verify", "partition", p.String(), "offset", offset)
-		}})
+		HoleDetected: n.hole})
 	if err != nil {
 		return err
 	}

@@ -680,6 +680,23 @@ func (s *Set) Trim(ctx context.Context, ts []metadata.Trim) error {
 	return nil
 }
 
+// Hole says whether no object holds an offset that a reader was promised. A trim whose reply was lost, or is still on its
+// way, and the deletion of a topic look the same to that reader: the index knows better, and the leader learns it.
+func (s *Set) Hole(ctx context.Context, id metadata.PartitionID, offset int64) (bool, error) {
+	state, err := s.store.Read(ctx, []metadata.PartitionID{id})
+	if err != nil {
+		return false, err
+	}
+	if len(state.Partitions) == 0 {
+		return false, nil
+	}
+	start := state.Partitions[0].LogStart
+	if p := (*s.led.Load())[id]; p != nil {
+		p.SetLogStart(start)
+	}
+	return offset >= start, nil
+}
+
 // Release closes every partition and gives them up by a numbered commit, for whoever comes next.
 func (s *Set) Release(ctx context.Context) error {
 	unlock, err := s.lock(ctx)

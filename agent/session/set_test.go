@@ -558,6 +558,38 @@ func wholeLife(q *process, id metadata.PartitionID, life func(*process) error) {
 	}
 }
 
+// TestATrimWhoseReplyIsLostIsNoHole: readers who ask for what is gone are told so, at the latest when they miss it.
+func TestATrimWhoseReplyIsLostIsNoHole(t *testing.T) {
+	c := newCluster(t)
+	id := part(c.create("a", 1, false), 0)
+	p := c.begin(1, journaltest.New())
+	p.mustProduce(id, -1).await(t)
+	p.mustProduce(id, -1).await(t)
+	led, err := p.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := led.Offsets().HighWatermark - 1
+	trim := []metadata.Trim{{Partition: id, LeaderEpoch: led.Epoch().Epoch, LogStart: start}}
+	if err := c.meta.Trim(t.Context(), p.me, trim, metadata.Grace{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		offset int64
+		want   bool
+	}{{start - 1, false}, {start, true}} {
+		if got, err := p.Hole(t.Context(), id, x.offset); got != x.want || err != nil {
+			t.Errorf("offset %d, log start %d: missing %v, %v; want %v", x.offset, start, got, err, x.want)
+		}
+	}
+	if got := led.Offsets().LogStart; got != start {
+		t.Errorf("the leader's log start is %d, want %d", got, start)
+	}
+	if got, err := p.Hole(t.Context(), part(99, 0), 0); got || err != nil {
+		t.Errorf("of a topic that is gone: missing %v, %v", got, err)
+	}
+}
+
 // TestRandomLives mixes appends, merges, trims, deletions, retention, clean stops and crashes of two agents that take
 // turns; readers plan before a merge and read after it. Whatever happens, all that is kept is found once, at its offset.
 func TestRandomLives(t *testing.T) {
