@@ -36,6 +36,9 @@ const (
 	writePause = time.Minute
 	// backlogShare of MemoryBytes may wait for the disk beside MemoryBytes; what exceeds it is dropped unspilled.
 	backlogShare = 4
+	// shortShare of MemoryBytes is what may still come in while heirs are written to disk: 64 MiB of the default 512 MiB,
+	// at 100 MiB/s the time in which a page cache takes more than all of the rest.
+	shortShare = 8
 )
 
 // Image is an object in memory that can be read in place.
@@ -122,10 +125,11 @@ type Cache struct {
 	closed bool
 
 	images       map[string]*imageEntry
-	imageOrder   list.List // *imageEntry, oldest first; without those in backlog
+	imageOrder   list.List // *holding, oldest first; without those in backlog
 	imageBytes   int64
-	backlog      list.List // *imageEntry that wait for the disk, oldest first
+	backlog      list.List // *holding that wait for the disk, oldest first, each of one image
 	backlogBytes int64
+	unwritten    list.List // *imageEntry that are heirs and were not written to disk yet, oldest first
 
 	files       map[string]*fileEntry
 	order       fileOrder
@@ -171,9 +175,15 @@ func New(below objectstore.Store, cfg Config) (*Cache, error) {
 // Drop forgets objects that are superseded or deleted: image, file and chunks go, nothing is spilled. Views in use keep
 // what they have.
 func (c *Cache) Drop(keys ...string) {
-	var released []Image
-	var removed []*fileEntry
 	c.mu.Lock()
+	released, removed := c.forget(keys)
+	c.mu.Unlock()
+	releaseAll(released)
+	_ = c.remove(removed) // a file that stays is adopted at the next start, and goes by its age
+}
+
+// forget is Drop under the lock.
+func (c *Cache) forget(keys []string) (released []Image, removed []*fileEntry) {
 	for _, key := range keys {
 		if e := c.images[key]; e != nil {
 			c.forgetImage(e)
@@ -187,9 +197,7 @@ func (c *Cache) Drop(keys ...string) {
 			c.forgetChunk(ch)
 		}
 	}
-	c.mu.Unlock()
-	releaseAll(released)
-	_ = c.remove(removed) // a file that stays is adopted at the next start, and goes by its age
+	return released, removed
 }
 
 // Evict drops every copy, in memory and on disk: all objects are stored below. For tests, demonstrations and operators.
@@ -234,7 +242,7 @@ func (c *Cache) forgetAll(disk bool) (released []Image, removed []*fileEntry) {
 	return released, removed
 }
 
-// Run writes evicted images to disk until ctx ends. Without it they are dropped.
+// Run writes evicted images to disk until ctx ends, and heirs where memory is short. Without it they are dropped.
 func (c *Cache) Run(ctx context.Context) error {
 	for {
 		if e := c.nextSpill(); e != nil && ctx.Err() == nil {

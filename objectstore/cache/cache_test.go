@@ -577,6 +577,92 @@ func TestWithoutADiskTheOldestImagesGo(t *testing.T) {
 	w.gets(0, "the newest", func() { w.read(w.objects[4], 0, 10) })
 }
 
+// succeed replaces images by heirs that borrow their bytes, as a seal does.
+func (w *world) succeed(old []object, heirs []object, until time.Time) (made []*image) {
+	w.t.Helper()
+	var keys []string
+	var held int64
+	for _, o := range old {
+		keys, held = append(keys, o.Key), held+o.Length
+	}
+	var xs []cache.Heir
+	for _, o := range heirs {
+		im := newImage(w.t, o)
+		made, xs = append(made, im), append(xs, cache.Heir{Key: o.Key, Image: im, Until: until})
+	}
+	w.Succeed(keys, xs, held)
+	return made
+}
+
+func TestHeirsStayInMemoryAndAreWrittenWhenItIsShort(t *testing.T) {
+	dir := t.TempDir()
+	size := int64(5000 + directoryBytes)
+	w := newWorld(t, 10, cache.Config{Dir: dir, MemoryBytes: 8 * size, DiskBytes: 1 << 20})
+	first, second, third := w.objects[0], w.objects[1], w.objects[2]
+	old := w.addImage(first)
+	v, err := w.View(t.Context(), first.Object, 0, 10)
+	must(t, err)
+	if !v.Borrowed() {
+		t.Error("a view of an image is not borrowed")
+	}
+	v.Release()
+	w.addImage(second)
+	heirs := w.succeed(w.objects[:2], w.objects[2:4], time.Now().Add(time.Hour))
+	if old.refs.Load() != 0 {
+		t.Error("a succeeded image is held")
+	}
+	v, err = w.View(t.Context(), third.Object, 0, 10)
+	must(t, err)
+	if v.Borrowed() {
+		t.Error("what borrows from an heir would keep its memory when it has gone")
+	}
+	v.Release()
+	cache.Spill(w.Cache)
+	if names, _ := files(t, dir); len(names) != 0 || w.Stats().ImageBytes != 2*size {
+		t.Fatalf("there is room, and these files: %v; %+v", names, w.Stats())
+	}
+	for _, o := range w.objects[4:9] { // 7 of 8: not short yet
+		w.addImage(o)
+	}
+	cache.Spill(w.Cache)
+	if names, _ := files(t, dir); len(names) != 0 {
+		t.Fatalf("files: %v", names)
+	}
+	w.addImage(w.objects[9])
+	cache.Spill(w.Cache)
+	if names, _ := files(t, dir); len(names) != 2 || heirs[0].refs.Load() != 1 {
+		t.Fatalf("memory is short, and files are %v", names)
+	}
+	w.addImage(first) // one too many: the oldest go at once, both, since they share their memory
+	if heirs[0].refs.Load() != 0 || heirs[1].refs.Load() != 0 || w.Stats().ImageBytes != 7*size || w.Stats().ImagesDropped != 0 {
+		t.Fatalf("heirs have %d and %d references; %+v", heirs[0].refs.Load(), heirs[1].refs.Load(), w.Stats())
+	}
+	w.gets(0, "heirs on disk", func() { w.read(third, 0, third.Length); w.read(w.objects[3], 0, 100) })
+}
+
+func TestMemoryOfHeirsGoesWithTheLast(t *testing.T) {
+	w := newWorld(t, 4, cache.Config{MemoryBytes: 1 << 20})
+	heirs := w.succeed(nil, w.objects[:2], time.Time{})
+	w.addImage(w.objects[2])
+	w.succeed(w.objects[2:3], nil, time.Time{})
+	w.succeed(w.objects[3:4], w.objects[3:4], time.Time{})
+	w.Drop(w.objects[0].Key)
+	if heirs[0].refs.Load() != 0 || heirs[1].refs.Load() != 1 {
+		t.Errorf("references: %d and %d", heirs[0].refs.Load(), heirs[1].refs.Load())
+	}
+	if s := w.Stats(); s.Images != 2 || s.ImageBytes != w.objects[3].Length {
+		t.Errorf("stats: %+v", s)
+	}
+	w.Drop(w.objects[1].Key, w.objects[3].Key)
+	if s := w.Stats(); s.Images != 0 || s.ImageBytes != 0 || s.ImagesDropped != 0 {
+		t.Errorf("stats at the end: %+v", s)
+	}
+	w.Close()
+	if late := w.succeed(nil, w.objects[:1], time.Time{}); late[0].refs.Load() != 0 {
+		t.Error("a closed cache holds an heir")
+	}
+}
+
 func TestSlowDiskDropsInsteadOfGrowing(t *testing.T) {
 	w := newWorld(t, 20, cache.Config{Dir: t.TempDir(), MemoryBytes: 8 * 5037, DiskBytes: 1 << 20})
 	for _, o := range w.objects {
@@ -740,6 +826,10 @@ func TestBudgets(t *testing.T) {
 		pick := func(rt *rapid.T) object { return w.objects[rapid.IntRange(0, len(w.objects)-1).Draw(rt, "object")] }
 		rt.Repeat(map[string]func(*rapid.T){
 			"image": func(rt *rapid.T) { images = append(images, w.addImage(pick(rt))) },
+			"succeed": func(rt *rapid.T) {
+				at, hours := rapid.IntRange(0, len(w.objects)-2).Draw(rt, "at"), rapid.IntRange(-1, 5).Draw(rt, "hours")
+				images = append(images, w.succeed([]object{pick(rt), pick(rt)}, w.objects[at:at+2], now.Add(time.Duration(hours)*time.Hour))...)
+			},
 			"keep": func(rt *rapid.T) {
 				o := pick(rt)
 				must(t, w.Keep(o.Key, objectstore.NewBytes(o.data), now.Add(time.Duration(rapid.IntRange(-1, 5).Draw(rt, "hours"))*time.Hour)))

@@ -1,49 +1,103 @@
 package cache
 
-import "container/list"
+import (
+	"container/list"
+	"slices"
+	"time"
+)
 
 type imageEntry struct {
-	key      string
-	image    Image
-	size     int64
-	at       *list.Element // in imageOrder or backlog
-	spilling bool          // in backlog
+	key       string
+	image     Image
+	size      int64
+	in        *holding
+	until     time.Time     // an heir: how long the disk is to have it
+	unwritten *list.Element // an heir: in Cache.unwritten
+}
+
+// holding is memory that goes back when the last of its images goes. An object that was stored just now has one for
+// itself; what a seal made of several, without a copy, has one in common.
+type holding struct {
+	bytes   int64
+	images  []*imageEntry
+	heirs   bool
+	backlog bool
+	at      *list.Element // in imageOrder or backlog
+}
+
+// Heir is an object that was made of images that lie here, and borrows their memory.
+type Heir struct {
+	Key   string
+	Image Image
+	Until time.Time // how long readers will want it: see Keep
 }
 
 // AddImage takes over one reference to im, an object that is stored under key.
 func (c *Cache) AddImage(key string, im Image) {
-	released := c.addImage(key, im)
+	c.mu.Lock()
+	released := c.hold(&holding{bytes: im.Size()}, []Heir{{Key: key, Image: im}})
+	c.mu.Unlock()
 	releaseAll(released)
 }
 
-func (c *Cache) addImage(key string, im Image) []Image {
+// Succeed is Drop of old, in whose place heirs come that were made of them: their memory stays, as long as there is room,
+// and nothing is copied. Held is the size of the objects that they borrow from. It takes over one reference to each heir.
+//
+// An heir is written to disk, where Keep would have written it at once, when memory becomes short.
+func (c *Cache) Succeed(old []string, heirs []Heir, held int64) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed || c.images[key] != nil {
-		return []Image{im}
-	}
-	e := &imageEntry{key: key, image: im, size: im.Size()}
-	e.at = c.imageOrder.PushBack(e)
-	c.images[key] = e
-	c.imageBytes += e.size
-	return c.shrinkImages()
+	released, removed := c.forget(old)
+	released = append(released, c.hold(&holding{bytes: held, heirs: true}, heirs)...)
+	c.mu.Unlock()
+	releaseAll(released)
+	_ = c.remove(removed) // a file that stays is adopted at the next start, and goes by its age
 }
 
-// shrinkImages moves the oldest images beyond MemoryBytes to the backlog of the disk, or out.
-func (c *Cache) shrinkImages() (released []Image) {
-	for c.imageBytes > c.cfg.MemoryBytes {
-		e := c.imageOrder.Front().Value.(*imageEntry)
-		if !c.worthSpilling(e) {
-			c.forgetImage(e)
-			released = append(released, e.image)
-			c.stats.ImagesDropped++
+// hold adds what lies in h, and returns what has to go.
+func (c *Cache) hold(h *holding, images []Heir) (released []Image) {
+	for _, x := range images {
+		if c.closed || c.images[x.Key] != nil {
+			released = append(released, x.Image)
 			continue
 		}
-		c.imageOrder.Remove(e.at)
-		c.imageBytes -= e.size
-		e.spilling = true
-		e.at = c.backlog.PushBack(e)
-		c.backlogBytes += e.size
+		e := &imageEntry{key: x.Key, image: x.Image, size: x.Image.Size(), in: h, until: x.Until}
+		if h.heirs {
+			e.unwritten = c.unwritten.PushBack(e)
+		}
+		h.images = append(h.images, e)
+		c.images[x.Key] = e
+	}
+	if len(h.images) == 0 {
+		return released
+	}
+	h.at = c.imageOrder.PushBack(h)
+	c.imageBytes += h.bytes
+	return append(released, c.shrinkImages()...)
+}
+
+// shrinkImages moves the oldest images beyond MemoryBytes to the backlog of the disk, or out. Heirs were written before:
+// all of one holding are too much to wait for the disk beside MemoryBytes.
+func (c *Cache) shrinkImages() (released []Image) {
+	for c.imageBytes > c.cfg.MemoryBytes {
+		h := c.imageOrder.Front().Value.(*holding)
+		if !h.heirs && c.worthSpilling(h.images[0]) {
+			c.imageOrder.Remove(h.at)
+			c.imageBytes -= h.bytes
+			h.backlog = true
+			h.at = c.backlog.PushBack(h)
+			c.backlogBytes += h.bytes
+			c.wakeRun()
+			continue
+		}
+		for _, e := range slices.Clone(h.images) {
+			c.forgetImage(e)
+			released = append(released, e.image)
+			if f := c.files[e.key]; f == nil || !f.ready {
+				c.stats.ImagesDropped++
+			}
+		}
+	}
+	if c.short() {
 		c.wakeRun()
 	}
 	return released
@@ -55,47 +109,78 @@ func (c *Cache) worthSpilling(e *imageEntry) bool {
 		(c.backlog.Len() == 0 || c.backlogBytes+e.size <= c.cfg.MemoryBytes/backlogShare)
 }
 
+// short says whether it is time to write heirs, so that their memory can be given back at once when it is needed.
+func (c *Cache) short() bool {
+	return c.unwritten.Len() > 0 && c.imageBytes > c.cfg.MemoryBytes-c.cfg.MemoryBytes/shortShare
+}
+
 func (c *Cache) forgetImage(e *imageEntry) {
 	if c.images[e.key] != e {
 		return
 	}
 	delete(c.images, e.key)
-	if e.spilling {
-		c.backlog.Remove(e.at)
-		c.backlogBytes -= e.size
-		return
+	c.written(e)
+	h := e.in
+	h.images = slices.DeleteFunc(h.images, func(x *imageEntry) bool { return x == e })
+	switch {
+	case len(h.images) > 0:
+	case h.backlog:
+		c.backlog.Remove(h.at)
+		c.backlogBytes -= h.bytes
+	default:
+		c.imageOrder.Remove(h.at)
+		c.imageBytes -= h.bytes
 	}
-	c.imageOrder.Remove(e.at)
-	c.imageBytes -= e.size
 }
 
-// nextSpill holds the oldest image of the backlog for the caller.
+// written takes an heir off the list of those that the disk is to have.
+func (c *Cache) written(e *imageEntry) {
+	if e.unwritten != nil {
+		c.unwritten.Remove(e.unwritten)
+		e.unwritten = nil
+	}
+}
+
+// nextSpill holds for the caller what is to be written next: the oldest image of the backlog, or an heir where memory is
+// short.
 func (c *Cache) nextSpill() *imageEntry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	front := c.backlog.Front()
-	if front == nil {
+	var e *imageEntry
+	switch front := c.backlog.Front(); {
+	case front != nil:
+		e = front.Value.(*holding).images[0]
+	case c.short():
+		e = c.unwritten.Front().Value.(*imageEntry)
+	default:
 		return nil
 	}
-	e := front.Value.(*imageEntry)
 	e.image.Retain()
 	return e
 }
 
-// spill writes one image to disk and lets it go, written or not: its memory is over the bound.
+// spill writes one image to disk. One of the backlog goes, written or not: its memory is over the bound. An heir stays, as
+// long as there is room.
 func (c *Cache) spill(e *imageEntry) {
 	still := func() bool { return c.images[e.key] == e }
-	if written, err := c.store(e.key, e.image, 0, still); err == nil && written {
+	var keep time.Duration
+	if e.in.heirs {
+		keep = max(0, e.until.Sub(c.cfg.Now()))
+	}
+	if written, err := c.store(e.key, e.image, keep, still); err == nil && written {
 		c.mu.Lock()
 		c.stats.SpilledBytes += e.size
 		c.mu.Unlock()
 	}
 	c.mu.Lock()
-	held := still()
-	c.forgetImage(e)
+	c.written(e)
+	gone := !e.in.heirs && still()
+	if gone {
+		c.forgetImage(e)
+	}
 	c.mu.Unlock()
 	e.image.Release()
-	if held {
+	if gone {
 		e.image.Release()
 	}
 }
@@ -109,6 +194,7 @@ func (c *Cache) fromImage(l *lease, key string, off, n int64) bool {
 		return false
 	}
 	e.image.Retain()
+	l.original = !e.in.heirs
 	c.stats.ImageHits++
 	c.mu.Unlock()
 	l.image = e.image

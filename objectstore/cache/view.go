@@ -24,13 +24,17 @@ func (v View) Release() {
 	}
 }
 
+// Borrowed says whether all of it lies in the image of an object as it was stored: what is made of such may succeed it.
+func (v View) Borrowed() bool { return v.lease != nil && v.lease.image != nil && v.lease.original }
+
 // lease is what a View holds on to; it is reused.
 type lease struct {
-	cache  *Cache
-	slices [][]byte
-	image  Image
-	chunks []*chunk
-	buffer []byte
+	cache    *Cache
+	slices   [][]byte
+	image    Image
+	original bool // image is no heir
+	chunks   []*chunk
+	buffer   []byte
 }
 
 // keepSlices bounds the slice list that a reused lease keeps: a long one is for the garbage collector.

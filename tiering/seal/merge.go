@@ -65,6 +65,9 @@ type merge struct {
 	out  metadata.Sealing
 	made []made
 	pack *object.Stored
+
+	heirs []cache.Heir            // what was made of bytes in memory alone
+	held  map[*object.Stored]bool // whose memory that is
 }
 
 type made struct {
@@ -83,7 +86,8 @@ func (s *Sealer) merge(ctx context.Context, p *plan) error {
 	if !p.fits() {
 		return fmt.Errorf("%d bytes of partitions that cannot leave do not fit into a pack of %d", p.rest, p.maxPack)
 	}
-	m := &merge{Sealer: s, plan: p}
+	m := &merge{Sealer: s, plan: p, held: map[*object.Stored]bool{}}
+	defer m.disinherit()
 	run := p.run
 	m.out = metadata.Sealing{Of: run[0].Session, First: run[0].First, Last: run[len(run)-1].Last, Grace: s.cfg.Grace}
 	for _, o := range run {
@@ -336,7 +340,7 @@ func (m *merge) promoteRange(sh *share, x source) {
 // writeSealed makes one sealed object of sources that are in order of partition and offset.
 func (m *merge) writeSealed(ctx context.Context, xs []source, parts []*share) error {
 	key := m.cfg.Key(metadata.Sealed, m.next())
-	im, err := m.build(ctx, m.header(metadata.Sealed, m.run[0].WALObject, oldest(m.run), 0), xs, parts)
+	im, borrowed, err := m.build(ctx, m.header(metadata.Sealed, m.run[0].WALObject, oldest(m.run), 0), xs, parts)
 	if err != nil {
 		return err
 	}
@@ -357,11 +361,32 @@ func (m *merge) writeSealed(ctx context.Context, xs []source, parts []*share) er
 			until = t
 		}
 	}
-	if err := m.cache.Keep(key, im, until); err != nil {
-		m.cfg.Logger.Warn("no local copy of a sealed object", "key", key, "err", err)
-	}
+	m.keep(key, im, until, borrowed, xs)
 	m.cfg.Metrics.Sealed.Inc()
 	return nil
+}
+
+// keep leaves a copy of what was made to its readers. One that borrows all its bytes from memory stays there, in place of
+// the run: nothing is written, until memory is short.
+func (m *merge) keep(key string, im *object.Image, until time.Time, borrowed bool, xs []source) {
+	if !borrowed {
+		if err := m.cache.Keep(key, im, until); err != nil {
+			m.cfg.Logger.Warn("no local copy of what was sealed", "key", key, "err", err)
+		}
+		return
+	}
+	im.Retain()
+	m.heirs = append(m.heirs, cache.Heir{Key: key, Image: im, Until: until})
+	for _, x := range xs {
+		m.held[x.o] = true
+	}
+}
+
+// disinherit releases heirs of a run that was not replaced.
+func (m *merge) disinherit() {
+	for _, h := range m.heirs {
+		h.Image.Release()
+	}
 }
 
 func (s *Sealer) next() int64 {
@@ -389,9 +414,10 @@ func oldest(run []*object.Stored) int64 {
 }
 
 // build lays sources out as an object: neighbouring ranges of a partition become one, but for gaps. The views are held
-// until the image is released.
-func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts []*share) (*object.Image, error) {
+// until the image is released. borrowed says that all of its bytes lie in memory where WAL objects were built.
+func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts []*share) (im *object.Image, borrowed bool, err error) {
 	var views []cache.View
+	borrowed = true
 	release := func() {
 		for _, v := range views {
 			v.Release()
@@ -416,18 +442,18 @@ func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts [
 			v, err := m.cache.View(ctx, o, x.r.Pos, x.r.Len)
 			if err != nil {
 				release()
-				return nil, fmt.Errorf("read %s: %w", o.Key, err)
+				return nil, false, fmt.Errorf("read %s: %w", o.Key, err)
 			}
-			views = append(views, v)
+			views, borrowed = append(views, v), borrowed && v.Borrowed()
 			for _, s := range v.Slices {
 				if err := b.AddRun(s); err != nil {
 					release()
-					return nil, fmt.Errorf("merge %s: %w", o.Key, err)
+					return nil, false, fmt.Errorf("merge %s: %w", o.Key, err)
 				}
 			}
 		}
 	}
-	return b.Finish(release), nil
+	return b.Finish(release), borrowed, nil
 }
 
 func joins(a, b source) bool {
@@ -481,7 +507,7 @@ func (m *merge) packRest(ctx context.Context) error {
 		level++
 	}
 	key := m.cfg.Key(metadata.Pack, m.next())
-	im, err := m.build(ctx, m.header(metadata.Pack, m.run[0].WALObject, oldest(m.run), level), xs, parts)
+	im, borrowed, err := m.build(ctx, m.header(metadata.Pack, m.run[0].WALObject, oldest(m.run), level), xs, parts)
 	if err != nil {
 		return err
 	}
@@ -491,9 +517,7 @@ func (m *merge) packRest(ctx context.Context) error {
 	}
 	m.out.Pack = &metadata.WALObject{Session: m.run[0].Session, First: m.out.First, Last: m.out.Last, Kind: metadata.Pack, Object: im.Object(key), Tries: 1, Directory: im.Bytes()}
 	m.pack = &object.Stored{WALObject: *m.out.Pack, Dir: im.Directory()}
-	if err := m.cache.Keep(key, im, time.Now().Add(packLocal)); err != nil {
-		m.cfg.Logger.Warn("no local copy of a pack", "key", key, "err", err)
-	}
+	m.keep(key, im, time.Now().Add(packLocal), borrowed, xs)
 	m.cfg.Metrics.Packs.Inc()
 	return nil
 }
@@ -564,7 +588,13 @@ func (m *merge) publish() {
 			drop = append(drop, o.Object.Key)
 		}
 	}
-	m.cache.Drop(drop...)
+	var held int64
+	for o := range m.held {
+		held += o.Object.Length
+	}
+	heirs := m.heirs
+	m.heirs = nil
+	m.cache.Succeed(drop, heirs, held)
 	m.cfg.Metrics.Segments.Add(float64(len(m.out.Segments)))
 	m.cfg.Metrics.Promoted.Add(float64(len(m.out.Promote)))
 	if len(m.out.Segments) > 0 || m.pack != nil {

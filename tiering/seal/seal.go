@@ -61,7 +61,8 @@ type Index interface {
 type Cache interface {
 	View(ctx context.Context, o cache.Object, off, n int64) (cache.View, error)
 	Keep(key string, body objectstore.Body, until time.Time) error
-	Drop(keys ...string)
+	// Succeed drops old, and takes over what was made of their memory.
+	Succeed(old []string, heirs []cache.Heir, held int64)
 }
 
 // Putter stores objects.

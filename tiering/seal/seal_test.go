@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -184,9 +186,14 @@ func (w *world) View(_ context.Context, o cache.Object, off, n int64) (cache.Vie
 	return cache.View{Slices: [][]byte{data[off : off+n]}}, nil
 }
 func (w *world) Keep(string, objectstore.Body, time.Time) error { return errors.New("no disk") }
-func (w *world) Drop(keys ...string)                            { w.dropped = append(w.dropped, keys...) }
-func (w *world) Learn(key string, _ *object.Directory)          { w.learnt = append(w.learnt, key) }
-func (w *world) Forget(metadata.PartitionID)                    {}
+func (w *world) Succeed(old []string, heirs []cache.Heir, _ int64) {
+	w.dropped = append(w.dropped, old...)
+	if len(heirs) > 0 {
+		w.t.Errorf("%d heirs of bytes that were in no image", len(heirs))
+	}
+}
+func (w *world) Learn(key string, _ *object.Directory) { w.learnt = append(w.learnt, key) }
+func (w *world) Forget(metadata.PartitionID)           {}
 
 func (w *world) Put(_ context.Context, key string, body objectstore.Body) error {
 	if err := objectstore.CheckPut(key, body); err != nil {
@@ -322,6 +329,78 @@ func (w *world) check() {
 		if at < p.end {
 			w.t.Errorf("%s ends at %d, want %d", p.id, at, p.end)
 		}
+	}
+}
+
+func TestWhatIsMadeFromMemoryStaysThereAndIsNotWritten(t *testing.T) {
+	const size = 8 << 20
+	dir := t.TempDir()
+	c, err := cache.New(nil, cache.Config{Dir: dir, MemoryBytes: 1 << 30, DiskBytes: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w := newWorld(t, nil)
+	w.Sealer.cache = c
+	big, small := w.partition(1, 0), w.partition(1, 1)
+	released := 0
+	objects := []*object.Stored{
+		w.wal(0, wrote{p: big, batches: 4, size: size / 4}, wrote{p: small, batches: 1, size: 100}),
+		w.wal(0, wrote{p: big, batches: 4, size: size / 4}, wrote{p: small, batches: 1, size: 100}),
+	}
+	held := int64(0)
+	for _, o := range objects {
+		c.AddImage(o.Object.Key, &lent{Bytes: objectstore.NewBytes(w.objects[o.Object.Key]), data: w.objects[o.Object.Key], refs: 1, released: &released})
+		held += o.Object.Length
+	}
+	w.replace = func(n int) (error, bool) {
+		if n == 1 {
+			return errors.New("not now"), false
+		}
+		return nil, false
+	}
+	if err := w.Merge(t.Context(), objects); err == nil {
+		t.Fatal("a merge succeeded that was not committed")
+	}
+	if s := c.Stats(); s.Images != 2 || s.ImageBytes != held || released != 0 {
+		t.Fatalf("after a merge that failed: %+v, %d released", s, released)
+	}
+	out := w.merge(objects...)
+	entries, err := os.ReadDir(dir)
+	if s := c.Stats(); err != nil || len(entries) > 0 || s.Images != 2 || s.ImageBytes != held || released != 0 {
+		t.Fatalf("%d files (%v), %+v, %d released", len(entries), err, s, released)
+	}
+	for _, key := range []string{out.Objects[0].Key, out.Pack.Object.Key} {
+		data := w.objects[key]
+		v, err := c.View(t.Context(), cache.Object{Key: key, Length: int64(len(data))}, 0, int64(len(data)))
+		if err != nil || !bytes.Equal(slices.Concat(v.Slices...), data) {
+			t.Fatalf("%s is not in memory as it was stored: %v", key, err)
+		}
+		v.Release()
+	}
+	c.Drop(out.Objects[0].Key)
+	if released != 0 {
+		t.Fatal("memory is released that the pack borrows")
+	}
+	c.Drop(out.Pack.Object.Key)
+	if released != 2 || c.Stats().ImageBytes != 0 {
+		t.Fatalf("%d of 2 images are released, %+v", released, c.Stats())
+	}
+}
+
+// lent is an image that counts when its memory goes back.
+type lent struct {
+	objectstore.Bytes
+	data     []byte
+	refs     int
+	released *int
+}
+
+func (l *lent) Slices(dst [][]byte, off, n int64) [][]byte { return append(dst, l.data[off:off+n]) }
+func (l *lent) Retain()                                    { l.refs++ }
+func (l *lent) Release() {
+	if l.refs--; l.refs == 0 {
+		*l.released++
 	}
 }
 
