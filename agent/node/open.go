@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -87,7 +88,7 @@ func openDrivers(ctx context.Context, raw string, log *slog.Logger) (hot, cold o
 	if err != nil || u.Scheme != objectstore.S3 && u.Scheme != objectstore.MinIO {
 		return hot, hot, err
 	}
-	found, err := objectstore.Probe(ctx, hot, "probe/")
+	found, err := probe(ctx, hot)
 	if err != nil {
 		return nil, nil, fmt.Errorf("probe the object store: %w", err)
 	}
@@ -102,6 +103,32 @@ func openDrivers(ctx context.Context, raw string, log *slog.Logger) (hot, cold o
 	}
 	cold, _, err = OpenStore(ctx, raw, false)
 	return hot, cold, err
+}
+
+const (
+	// probes bounds how often a store is probed that is away or throttles for a moment; with firstProbePause, doubled each
+	// time, some three seconds.
+	probes          = 5
+	firstProbePause = 200 * time.Millisecond
+)
+
+// probe finds out what a store does not do. Retries are for what is known to work, so it has its own: all of it again.
+func probe(ctx context.Context, s objectstore.Store) (found objectstore.Findings, err error) {
+	pause := firstProbePause
+	for n := 1; ; n++ {
+		found, err = objectstore.Probe(ctx, s, "probe/")
+		if !errors.Is(err, objectstore.ErrUnavailable) && !errors.Is(err, objectstore.ErrThrottled) || n == probes {
+			return found, err
+		}
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return found, err
+		}
+		pause *= 2
+	}
 }
 
 // markerKey holds who owns a bucket: one small object for each incarnation of a cluster.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -98,4 +99,31 @@ func TestTwoLivesOfOneAgent(t *testing.T) {
 	if at := second.dial().append(-1, "a", 0, records(options{}, "y")); at != 1 {
 		t.Errorf("the second goes on at %d, want 1", at)
 	}
+}
+
+// A store that throttles for a moment does not keep an agent from starting; one that is away does, in the end.
+func TestTheProbeIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, err := memory.Open(t.Context(), memory.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fails := 0
+		s := objectstore.NewFaults(store, func(c objectstore.Call) objectstore.Fault {
+			if fails--; fails >= 0 {
+				return objectstore.Fault{Before: objectstore.ErrThrottled}
+			}
+			return objectstore.Fault{}
+		})
+		for _, c := range []struct {
+			fails int
+			want  error
+		}{{0, nil}, {probes - 1, nil}, {probes, objectstore.ErrThrottled}} {
+			fails = c.fails
+			found, err := probe(t.Context(), s)
+			if !errors.Is(err, c.want) || err == nil && !found.ConditionalPut {
+				t.Errorf("after %d refusals: %+v, %v; want %v", c.fails, found, err, c.want)
+			}
+		}
+	})
 }
