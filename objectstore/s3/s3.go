@@ -31,6 +31,7 @@ type Store struct {
 	names  s3api.Names
 	verify bool
 	http   *http.Client
+	putter *putter // nil: PUTs go through client
 }
 
 // Open finds credentials (environment, profile, container, instance), and sends one request that shows whether endpoint,
@@ -68,7 +69,13 @@ func Open(ctx context.Context, cfg s3api.Config) (*Store, error) {
 		o.ContinueHeaderThresholdBytes = -1
 		o.Logger = logging.Nop{}
 	})
-	return s, s.probe(ctx, cfg.URL)
+	if err := s.probe(ctx, cfg.URL); err != nil {
+		return s, err
+	}
+	if s.putter, err = newPutter(ctx, s.client, cfg.URL.Bucket, awsConfig.Credentials, s.http); err != nil {
+		return s, fmt.Errorf("%s: find out how requests are signed: %w", s3api.Where(cfg.URL), err)
+	}
+	return s, nil
 }
 
 // plainBodies hides WriteTo of request bodies. The SDK closes a body as soon as the answer's head is there; net/http may
@@ -131,6 +138,9 @@ func (s *Store) Put(ctx context.Context, key string, body objectstore.Body) erro
 	}
 	if err := objectstore.CheckPut(key, body); err != nil {
 		return err
+	}
+	if s.putter != nil {
+		return s.putter.put(ctx, key, full, body, s.verify)
 	}
 	upload := s3api.NewUpload(body, s.verify)
 	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
