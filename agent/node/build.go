@@ -30,7 +30,8 @@ const (
 	// idleFlush is the least time between flushes that nobody waits for: larger objects cost less.
 	idleFlush = time.Second
 	// leastLate is how long a window may be on its way before the stores count as away, however impatient produce is: what a
-	// healthy store may take now and then. Otherwise it is as long as a producer would wait for room.
+	// healthy store may take now and then. Otherwise it is half as long as a producer waits for room: what is appended until
+	// then is in doubt when its client gives up.
 	leastLate = time.Second
 	// directoryBytes is the memory for directories of sealed objects: some 3,000 of one large extent each.
 	directoryBytes = 64 << 20
@@ -77,7 +78,7 @@ func (n *node) build(context.Context) (err error) {
 	n.unseal = seal.NewLog()
 	flushing := flush.Config{Interval: cfg.Duration("flush.interval.ms"), IdleInterval: max(idleFlush, cfg.Duration("flush.interval.ms")),
 		WindowBytes: cfg.Int("flush.bytes"), BufferBytes: max(cfg.Int("produce.buffer.bytes"), cfg.Int("flush.bytes")),
-		Late:     max(leastLate, cfg.Duration("produce.wait.ms")),
+		Late:     max(leastLate, cfg.Duration("produce.wait.ms")/2),
 		InFlight: min(bounded(cfg.Int("flush.inflight")), flush.MaxInFlight), MaxTries: flush.MaxTries, Cluster: n.cluster.ID,
 		Prefix: func(seq int64, try int32) string { return walKey(n.me, seq, try) }, Logger: n.log, Metrics: flush.NewMetrics(n.metrics)}
 	if err := flushing.Validate(); err != nil {
