@@ -295,9 +295,13 @@ func (l *load) produce(ctx context.Context, p *producer, rng *rand.Rand) error {
 
 // rawProducer sends single requests and takes every answer at its word: what is refused must never be there.
 func (l *load) rawProducer() (func(context.Context, *rand.Rand) error, error) {
-	cl, err := l.client(kgo.RequestRetries(0))
-	if err != nil {
-		return nil, err
+	by := map[int16]*kgo.Client{}
+	for _, acks := range []int16{-1, 1} {
+		cl, err := l.client(rawOptions(acks)...)
+		if err != nil {
+			return nil, err
+		}
+		by[acks] = cl
 	}
 	producers := map[*topic]*producer{}
 	for _, t := range []*topic{l.object, l.local} {
@@ -308,7 +312,7 @@ func (l *load) rawProducer() (func(context.Context, *rand.Rand) error, error) {
 			p := producers[[]*topic{l.object, l.local}[rng.IntN(2)]]
 			p.acks = []int16{-1, -1, 1}[rng.IntN(3)]
 			p.provisional = p.acks == 1 && !p.topic.local
-			if !l.raw(cl, p, rng) {
+			if !l.raw(by[p.acks], p, rng) {
 				pause(ctx, 20*time.Millisecond)
 			}
 			pause(ctx, time.Duration(rng.IntN(10))*time.Millisecond)
@@ -348,7 +352,16 @@ func (l *load) raw(cl *kgo.Client, p *producer, rng *rand.Rand) bool {
 	return err == nil
 }
 
-// put sends one batch to one partition and notes what is answered.
+// rawOptions are those of a client whose produce requests go out with these acks: it writes its own into each.
+func rawOptions(acks int16) []kgo.Opt {
+	opts := []kgo.Opt{kgo.RequestRetries(0)}
+	if acks == 1 {
+		opts = append(opts, kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())
+	}
+	return opts
+}
+
+// put sends one batch to one partition and notes what is answered. The client must have rawOptions of the producer's acks.
 func (l *load) put(cl *kgo.Client, p *producer, timeoutMillis int32, raw []byte, records []*kgo.Record) (code int16, err error) {
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis = p.acks, timeoutMillis
@@ -361,6 +374,11 @@ func (l *load) put(cl *kgo.Client, p *producer, timeoutMillis int32, raw []byte,
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	answer, err := cl.Broker(1).Request(ctx, req)
+	if req.Acks != p.acks {
+		err = fmt.Errorf("the client sent acks=%d, want %d", req.Acks, p.acks)
+		l.fail("%w", err)
+		return 0, err
+	}
 	outcome, base := kcheck.Unknown, int64(-1)
 	if err == nil {
 		got := answer.(*kmsg.ProduceResponse).Topics[0].Partitions[0]

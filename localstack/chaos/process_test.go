@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait for a real process; the usual wait is far below a second.
-const patience = 60 * time.Second
+// patience bounds every wait for a real process; the usual wait is far below a second. It outlasts an outage of a minute.
+const patience = 2 * time.Minute
 
 // build compiles the program once for a test.
 func build(t *testing.T) string {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type world struct {
 	program  string
 	settings []string // key=value: who and where it is
 	kafka    string
+	proof    []string // settings under which index and bucket are compared, where they are others
 }
 
 // quick are settings under which everything happens all the time.
@@ -103,7 +105,7 @@ func (w *world) cli(t *testing.T, args ...string) (string, error) {
 func (w *world) verify(t *testing.T) (string, error) {
 	t.Helper()
 	args := []string{"storage", "verify", "--bytes"}
-	for _, s := range w.settings {
+	for _, s := range slices.Concat(w.settings, w.proof) {
 		args = append(args, "--set", s)
 	}
 	return w.cli(t, args...)
