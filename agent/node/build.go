@@ -29,8 +29,8 @@ import (
 const (
 	// idleFlush is the least time between flushes that nobody waits for: larger objects cost less.
 	idleFlush = time.Second
-	// leastLate is how long a window may be on its way before the stores count as away, however impatient produce is: what a
-	// healthy store may take now and then. Otherwise it is half as long as a producer waits for room: what is appended until
+	// leastLate is how long nothing may be committed before the stores count as away, however impatient produce is: what
+	// healthy ones may take now and then. Otherwise it is half as long as a producer waits for room: what is appended until
 	// then is in doubt when its client gives up.
 	leastLate = time.Second
 	// directoryBytes is the memory for directories of sealed objects: some 3,000 of one large extent each.

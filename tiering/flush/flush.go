@@ -92,8 +92,9 @@ type Config struct {
 	WindowBytes int64
 	// BufferBytes bounds what is not yet committed, in memory. Beyond it Reserve waits.
 	BufferBytes int64
-	// Late is how long the oldest window may be on its way before the stores count as away: who would wait for a commit
-	// then waits in Reserve, where a refusal is still definite. 0: never.
+	// Late is how long nothing may have been committed, with a window on its way, before the stores count as away: who would
+	// wait for a commit then waits in Reserve, where a refusal is still definite. Stores that are slow but give answers never
+	// do. 0: never.
 	Late time.Duration
 	// InFlight bounds the windows that are uploading or waiting for their commit.
 	InFlight int
@@ -160,6 +161,7 @@ type Buffer struct {
 	serial   int64 // of the open window in the journal
 	uncommit int64 // bytes in windows not yet committed
 	reserved int64
+	finished time.Time       // the last commit that is known
 	room     []chan struct{} // of all who wait in Reserve; all are woken, and look again
 	wantSync bool            // somebody waits for the journal
 	releases []*release
@@ -252,7 +254,7 @@ func (b *Buffer) TryReserve(n int64) bool {
 }
 
 // busy says that n more bytes would find no memory, or that who waits for them would not be told in time. While windows are
-// committed in time a full journal stops nobody: the commit tells its waiters.
+// committed a full journal stops nobody: the commit tells its waiters.
 func (b *Buffer) busy(n int64, need Need) bool {
 	switch {
 	case b.err != nil || b.draining:
@@ -272,7 +274,7 @@ func (b *Buffer) busy(n int64, need Need) bool {
 
 // late says that the stores seem to be away.
 func (b *Buffer) late() bool {
-	return b.cfg.Late > 0 && len(b.flight) > 0 && time.Since(b.flight[0].closed) > b.cfg.Late
+	return b.cfg.Late > 0 && len(b.flight) > 0 && time.Since(later(b.flight[0].closed, b.finished)) > b.cfg.Late
 }
 
 // overfull says that n more bytes do not fit. An empty buffer takes any request.

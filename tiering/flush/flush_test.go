@@ -426,6 +426,44 @@ func TestALateWindowMakesProduceWait(t *testing.T) {
 	})
 }
 
+// A store that is slow is not away: so long as something is committed now and then, produce is not kept waiting.
+func TestSlowStoresAreNotAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Late = 5 * time.Second
+		w := newWorld(t, cfg)
+		w.store.plan = func(_ string, nth int) fault { return fault{delay: time.Duration(nth) * 4 * time.Second} }
+		p := w.owner(1, 0)
+		began := time.Now()
+		for range cfg.InFlight {
+			w.append(p, Stored, 10)
+			time.Sleep(time.Second)
+		}
+		for range 4 * (cfg.InFlight - 1) { // the uploads end 5 s after one another
+			if !w.TryReserve(1) {
+				t.Fatalf("no room after %s", time.Since(began))
+			}
+			w.Unreserve(1)
+			time.Sleep(time.Second)
+		}
+		w.store.mu.Lock()
+		w.store.plan = func(string, int) fault { return fault{delay: time.Hour} }
+		w.store.mu.Unlock()
+		time.Sleep(time.Minute)
+		w.append(p, Stored, 10)
+		time.Sleep(cfg.Late)
+		if !w.TryReserve(1) {
+			t.Error("a window is late because of the time in which nothing was on its way")
+		}
+		w.Unreserve(1)
+		time.Sleep(time.Millisecond)
+		if w.TryReserve(1) {
+			t.Error("nothing was committed for long, and there is room")
+		}
+		w.finish()
+	})
+}
+
 func TestSyncedNeedsEveryEarlierWindowOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, config())

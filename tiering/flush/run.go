@@ -327,6 +327,7 @@ func (b *Buffer) finish(ws []*window, to int64) {
 	journaled := false
 	b.mu.Lock()
 	b.numbers.Advance(to)
+	b.finished = time.Now()
 	for _, w := range ws {
 		calls = append(calls, w.take(0, len(w.entries), Stored)...)
 		watch = append(watch, w.watch...)
