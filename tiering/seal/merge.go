@@ -416,11 +416,10 @@ func oldest(run []*object.Stored) int64 {
 // build lays sources out as an object: neighbouring ranges of a partition become one, but for gaps. The views are held
 // until the image is released. borrowed says that all of its bytes lie in memory where WAL objects were built.
 func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts []*share) (im *object.Image, borrowed bool, err error) {
-	var views []cache.View
-	borrowed = true
+	stretches, of := stretchesOf(xs)
 	release := func() {
-		for _, v := range views {
-			v.Release()
+		for _, s := range stretches {
+			s.view.Release()
 		}
 	}
 	var names []object.TopicName
@@ -437,23 +436,26 @@ func (m *merge) build(ctx context.Context, h object.Header, xs []source, parts [
 		}
 		b.Begin(rangeOf(xs[i:j], parts[i]))
 		for ; i < j; i++ {
-			x := xs[i]
-			o := cache.Object{Key: x.o.Object.Key, Length: x.o.Object.Length, Blocks: x.o.Dir.Blocks}
-			v, err := m.cache.View(ctx, o, x.r.Pos, x.r.Len)
-			if err != nil {
+			if err := m.add(ctx, b, xs[i], of[i]); err != nil {
 				release()
-				return nil, false, fmt.Errorf("read %s: %w", o.Key, err)
-			}
-			views, borrowed = append(views, v), borrowed && v.Borrowed()
-			for _, s := range v.Slices {
-				if err := b.AddRun(s); err != nil {
-					release()
-					return nil, false, fmt.Errorf("merge %s: %w", o.Key, err)
-				}
+				return nil, false, err
 			}
 		}
 	}
+	borrowed = !slices.ContainsFunc(stretches, func(s *stretch) bool { return !s.view.Borrowed() })
 	return b.Finish(release), borrowed, nil
+}
+
+func (m *merge) add(ctx context.Context, b *object.Builder, x source, from *stretch) error {
+	if err := from.open(ctx, m.cache); err != nil {
+		return err
+	}
+	for _, s := range from.take(x.r) {
+		if err := b.AddRun(s); err != nil {
+			return fmt.Errorf("merge %s: %w", x.o.Object.Key, err)
+		}
+	}
+	return nil
 }
 
 func joins(a, b source) bool {

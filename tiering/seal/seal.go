@@ -182,7 +182,7 @@ func (s *Sealer) Turn(ctx context.Context, now time.Time, ticked bool) (merged i
 // Whatever it answers makes progress: fewer objects, or fewer bytes that are not sealed.
 func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	count, bytes, dirs := s.log.Size()
-	full := bytes > s.cfg.UnsealedBytes || count > s.cfg.UnsealedObjects || dirs > s.cfg.DirectoryBytes
+	full := near(bytes, s.cfg.UnsealedBytes) || near(int64(count), int64(s.cfg.UnsealedObjects)) || near(dirs, s.cfg.DirectoryBytes)
 	if !full && !ticked {
 		return nil
 	}
@@ -216,6 +216,9 @@ func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	}
 	return nil
 }
+
+// near says whether a merge must begin, so that the bound holds: while it reads and writes, flushes go on.
+func near(n, bound int64) bool { return n > bound-bound/8 }
 
 // fitting plans as much of a run as can be merged at once: what cannot leave must fit into one pack.
 func (s *Sealer) fitting(objects, run []*object.Stored, now time.Time) *plan {

@@ -75,6 +75,7 @@ type world struct {
 	gone    map[int32]bool
 	objects map[string][]byte
 	puts    int
+	views   int
 	rows    map[string]metadata.WALObject
 	intents []string
 	out     []metadata.Sealing
@@ -183,7 +184,16 @@ func (w *world) View(_ context.Context, o cache.Object, off, n int64) (cache.Vie
 	if !ok {
 		return cache.View{}, objectstore.ErrNotFound
 	}
-	return cache.View{Slices: [][]byte{data[off : off+n]}}, nil
+	w.views++
+	v := cache.View{}
+	for rest := data[off : off+n]; len(rest) > 0; { // a view may be cut wherever batches end
+		b, next, err := batch.Parse(rest)
+		if err != nil {
+			return v, err
+		}
+		v.Slices, rest = append(v.Slices, b), next
+	}
+	return v, nil
 }
 func (w *world) Keep(string, objectstore.Body, time.Time) error { return errors.New("no disk") }
 func (w *world) Succeed(old []string, heirs []cache.Heir, _ int64) {
@@ -401,6 +411,35 @@ func (l *lent) Retain()                                    { l.refs++ }
 func (l *lent) Release() {
 	if l.refs--; l.refs == 0 {
 		*l.released++
+	}
+}
+
+// A view takes whole blocks, and holds them until the merge is done: small ranges share theirs.
+func TestNeighbouringRangesAreReadAtOnce(t *testing.T) {
+	w := newWorld(t, nil)
+	var small []wrote
+	for p := range int32(500) {
+		small = append(small, wrote{p: w.partition(1, p), batches: 1, size: 50})
+	}
+	var run []*object.Stored
+	for range 4 {
+		run = append(run, w.wal(time.Minute, small...))
+	}
+	w.merge(run...)
+	if w.views != len(run) {
+		t.Errorf("%d views of %d objects, want one each", w.views, len(run))
+	}
+
+	// Two small ones far apart in an object are read by themselves.
+	w = newWorld(t, nil)
+	first, large, last := w.partition(1, 0), w.partition(1, 1), w.partition(1, 2)
+	run = run[:0]
+	for range 2 {
+		run = append(run, w.wal(time.Minute, wrote{p: first, batches: 1, size: 50}, wrote{p: large, batches: 3, size: 1 << 20}, wrote{p: last, batches: 1, size: 50}))
+	}
+	w.merge(run...)
+	if want := 3 * len(run); w.views != want { // one for what leaves, two for what stays
+		t.Errorf("%d views of %d objects, want %d", w.views, len(run), want)
 	}
 }
 
