@@ -22,33 +22,48 @@ const maxFree = 64
 // pool recycles chunks: garbage-collected buffers cost a quarter of the ingest's CPU.
 type pool struct {
 	mu   sync.Mutex
-	free [][]byte
+	free []*chunk
+}
+
+// chunk is memory that windows fill one behind the other: a small window would else keep a whole one for its few bytes.
+// It goes back when the last of them lets go.
+type chunk struct {
+	memory []byte
+	refs   atomic.Int32 // windows
 }
 
 func newPool() *pool { return &pool{} }
 
-func (p *pool) get(n int) []byte {
-	if n > chunkBytes {
-		return make([]byte, 0, n)
+func (p *pool) get(n int) *chunk {
+	c := p.reuse(n)
+	if c == nil {
+		c = &chunk{memory: make([]byte, max(n, chunkBytes))}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if k := len(p.free); k > 0 {
-		c := p.free[k-1]
-		p.free = p.free[:k-1]
-		return c
-	}
-	return make([]byte, 0, chunkBytes)
+	c.refs.Store(1)
+	return c
 }
 
-func (p *pool) put(c []byte) {
-	if cap(c) != chunkBytes {
+func (p *pool) reuse(n int) *chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := len(p.free)
+	if k == 0 || n > chunkBytes {
+		return nil
+	}
+	c := p.free[k-1]
+	p.free = p.free[:k-1]
+	return c
+}
+
+// put lets one window's share go.
+func (p *pool) put(c *chunk) {
+	if c.refs.Add(-1) > 0 || len(c.memory) != chunkBytes {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.free) < maxFree {
-		p.free = append(p.free, c[:0])
+		p.free = append(p.free, c)
 	}
 }
 
@@ -63,10 +78,11 @@ type entry struct {
 // window is what was accepted between two flushes. Its fields are guarded by the buffer's lock until it is closed; chunks
 // are append-only, so that the journal may write what lies before its mark.
 type window struct {
-	serial  int64   // in the journal: its frames bear it from their append on
-	number  int64   // of the commit that it is; taken when it closes, since a release may take one before
-	owners  []Owner // of the ranges of stored
-	chunks  [][]byte
+	serial  int64    // in the journal: its frames bear it from their append on
+	number  int64    // of the commit that it is; taken when it closes, since a release may take one before
+	owners  []Owner  // of the ranges of stored
+	chunks  [][]byte // its parts of memory, in order
+	memory  []*chunk // where they lie
 	entries []entry
 	bytes   int64
 	opened  time.Time
@@ -85,19 +101,38 @@ type window struct {
 	pool   *pool
 }
 
+// newWindow goes on in the memory where the one before it ends.
 func (b *Buffer) newWindow() *window {
 	b.serial++
 	w := &window{pool: b.pool, serial: b.serial}
 	w.refs.Store(1)
+	if b.open != nil {
+		w.follow(b.open)
+	}
 	return w
+}
+
+// follow takes the room that is left in the last chunk of a window to which nothing is added any more.
+func (w *window) follow(before *window) {
+	last := len(before.chunks) - 1
+	if last < 0 {
+		return
+	}
+	c, part := before.memory[last], before.chunks[last]
+	if len(c.memory) != chunkBytes || len(part) == cap(part) {
+		return
+	}
+	c.refs.Add(1)
+	w.memory = append(w.memory, c)
+	w.chunks = append(w.chunks, part[len(part):])
 }
 
 func (w *window) add(o Owner, bt batch.Batch, need Need, wt Waiter, slot int, session int32) batch.Batch {
 	size := journal.FrameSize(len(bt))
 	last := len(w.chunks) - 1
 	if last < 0 || cap(w.chunks[last])-len(w.chunks[last]) < size {
-		w.chunks = append(w.chunks, w.pool.get(size))
-		last++
+		w.grow(size)
+		last = len(w.chunks) - 1
 	}
 	c := w.chunks[last]
 	at := len(c)
@@ -111,6 +146,17 @@ func (w *window) add(o Owner, bt batch.Batch, need Need, wt Waiter, slot int, se
 	w.entries = append(w.entries, entry{o, kept, wt, slot, need})
 	w.bytes += int64(len(bt))
 	return kept
+}
+
+// grow adds a part of at least n bytes. One that nothing fitted into is given back, so that no part is empty.
+func (w *window) grow(n int) {
+	if len(w.chunks) == 1 && len(w.chunks[0]) == 0 {
+		w.pool.put(w.memory[0])
+		w.chunks, w.memory = w.chunks[:0], w.memory[:0]
+	}
+	c := w.pool.get(n)
+	w.memory = append(w.memory, c)
+	w.chunks = append(w.chunks, c.memory[:0])
 }
 
 // holds says whether any batch is of a partition that of names.
@@ -130,10 +176,10 @@ func (w *window) retain() { w.refs.Add(1) }
 
 func (w *window) release() {
 	if w.refs.Add(-1) == 0 {
-		for _, c := range w.chunks {
+		for _, c := range w.memory {
 			w.pool.put(c)
 		}
-		w.chunks = nil
+		w.chunks, w.memory = nil, nil
 	}
 }
 
