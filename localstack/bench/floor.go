@@ -30,9 +30,8 @@ type floor struct {
 	wake   chan struct{}
 	tail   []byte // what fetches are answered with
 
-	settled      []*floorWindow // stored once
-	settledBytes int
-	seals        int
+	settled []*floorWindow // stored once
+	seals   int
 }
 
 type floorConfig struct {
@@ -204,8 +203,8 @@ func (f *floor) flush(ctx context.Context) {
 			select {
 			case <-f.wake:
 			case <-timer.C:
-				if wait == restAfter {
-					f.settle(ctx, 0)
+				if wait == restAfter && f.again {
+					f.settle(ctx)
 				}
 			case <-ctx.Done():
 			}
@@ -225,9 +224,11 @@ func (f *floor) flush(ctx context.Context) {
 			close(done)
 			w.wait = nil
 			f.mu.Lock()
-			f.settled, f.settledBytes = append(f.settled, w), f.settledBytes+w.bytes
+			f.settled = append(f.settled, w)
 			f.mu.Unlock()
-			f.settle(ctx, settleBytes)
+			if !f.again {
+				f.settle(ctx)
+			}
 		})
 	}
 }
@@ -256,20 +257,26 @@ func (f *floor) due(last time.Time) (*floorWindow, time.Duration) {
 // settleBytes is the size of an object that sealing makes.
 const settleBytes = 256 << 20
 
-// settle recycles what is stored once at least so much is; with again it is stored a second time before.
-func (f *floor) settle(ctx context.Context, least int) {
+// settle recycles what is stored; with again, after it was stored a second time. That waits for a silence, as the agent's
+// sealing waits for its age: else the control would have sealed a part of what it has only acknowledged.
+func (f *floor) settle(ctx context.Context) {
 	f.mu.Lock()
 	ws := f.settled
-	if len(ws) == 0 || f.again && f.settledBytes < least {
-		f.mu.Unlock()
-		return
-	}
-	f.settled, f.settledBytes = nil, 0
-	f.seals++
-	key := fmt.Sprintf("seg/%d", f.seals)
+	f.settled = nil
 	f.mu.Unlock()
-	if f.again {
-		f.report(ctx, f.put(ctx, key, ws))
+	for len(ws) > 0 && f.again {
+		n, bytes := 0, 0
+		for n < len(ws) && (n == 0 || bytes+ws[n].bytes <= settleBytes) {
+			bytes += ws[n].bytes
+			n++
+		}
+		f.mu.Lock()
+		f.seals++
+		key := fmt.Sprintf("seg/%d", f.seals)
+		f.mu.Unlock()
+		f.report(ctx, f.put(ctx, key, ws[:n]))
+		f.recycle(ws[:n])
+		ws = ws[n:]
 	}
 	f.recycle(ws)
 }
