@@ -124,6 +124,11 @@ func (f *request) decode() (err error) {
 		}
 	}()
 	f.req.SetVersion(f.r.Version)
+	if f.req.IsFlexible() {
+		if err := scan(f.r); err != nil {
+			return err
+		}
+	}
 	if err := f.req.UnsafeReadFrom(f.r.Body); err != nil {
 		return fmt.Errorf("Fetch version %d: %w", f.r.Version, err)
 	}

@@ -68,6 +68,11 @@ func decode[Q kmsg.Request](r *wire.Request) (req Q, err error) {
 	}()
 	req = kmsg.RequestForKey(r.Key).(Q)
 	req.SetVersion(r.Version)
+	if req.IsFlexible() {
+		if err := scan(r); err != nil {
+			return req, err
+		}
+	}
 	if err := req.ReadFrom(r.Body); err != nil {
 		return req, fmt.Errorf("%s version %d: %w", kmsg.NameForKey(r.Key), r.Version, err)
 	}
