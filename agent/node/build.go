@@ -33,8 +33,6 @@ const (
 	// healthy ones may take now and then. Otherwise it is half as long as a producer waits for room: what is appended until
 	// then is in doubt when its client gives up.
 	leastLate = time.Second
-	// looseBytes is half a chunk of a window's memory.
-	looseBytes = 512 << 10
 	// directoryBytes is the memory for directories of sealed objects: some 3,000 of one large extent each.
 	directoryBytes = 64 << 20
 	// findSegments is how many rows one look into the index brings: 16 GiB of history at 256 MiB each.
@@ -64,8 +62,7 @@ func (n *node) build(context.Context) (err error) {
 	cfg := n.cfg
 	n.cache, err = cache.New(n.stores.cold, cache.Config{Dir: n.dir("cache"), MemoryBytes: cfg.Int("cache.memory.bytes"),
 		DiskBytes: cfg.Int("cache.disk.bytes"), ColdBytes: cfg.Int("cache.cold.bytes"), ColdRequests: bounded(cfg.Int("fetch.cold.concurrency")),
-		LooseBytes: looseBytes,
-		Logger:     n.log, Registry: n.metrics})
+		Logger: n.log, Registry: n.metrics})
 	if err != nil {
 		return err
 	}

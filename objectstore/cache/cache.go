@@ -69,10 +69,6 @@ type Config struct {
 	// ChunkBytes is what one GET of a cold object fetches: whole blocks that start within an aligned stretch of this
 	// size. Default 4 MiB: at 100 ms to the first byte and 80 MB/s, larger ones gain little; smaller ones cost requests.
 	ChunkBytes int64
-	// LooseBytes is below what an image is copied when it enters. It comes as slices of larger chunks of memory and holds
-	// these whole: an agent that flushes a little at a time would keep a chunk for every small object, and none of that
-	// shows in MemoryBytes. Half a chunk is right: what is larger holds less than twice its size. Default 0: no copies.
-	LooseBytes int64
 	// ColdRequests bounds the GETs at one time. Default 16. Prefetches take at most half.
 	ColdRequests int
 	Logger       *slog.Logger          // nil: silence
@@ -97,8 +93,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.DiskBytes = 0
 	}
 	var problems []error
-	for name, v := range map[string]int64{"MemoryBytes": c.MemoryBytes, "DiskBytes": c.DiskBytes, "ColdBytes": c.ColdBytes,
-		"LooseBytes": c.LooseBytes} {
+	for name, v := range map[string]int64{"MemoryBytes": c.MemoryBytes, "DiskBytes": c.DiskBytes, "ColdBytes": c.ColdBytes} {
 		if v < 0 {
 			problems = append(problems, fmt.Errorf("cache: %s is %d", name, v))
 		}

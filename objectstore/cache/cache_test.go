@@ -557,29 +557,6 @@ func TestAnImageIsWrittenFromItsSlices(t *testing.T) {
 	w.gets(0, "a whole copy", func() { w.read(o, 0, o.Length) })
 }
 
-// A small object would hold the chunk of the window that it was built from.
-func TestSmallImagesAreCopied(t *testing.T) {
-	w := newWorld(t, 2, cache.Config{MemoryBytes: 1 << 20, LooseBytes: 5038})
-	small := w.addImage(w.objects[0])
-	if got := small.refs.Load(); got != 0 {
-		t.Errorf("a small image has %d references, want none", got)
-	}
-	w.gets(0, "the copy", func() { w.read(w.objects[0], 0, 5037); w.read(w.objects[0], 2100, 300) })
-	large := newImage(t, w.objects[1])
-	w.AddImage("large", &padded{large})
-	if got := large.refs.Load(); got != 1 {
-		t.Errorf("a large image has %d references, want 1", got)
-	}
-	if s := w.Stats(); s.Images != 2 || s.ImageBytes != 2*5037+1 {
-		t.Errorf("stats: %+v", s)
-	}
-}
-
-// padded is an image that says that it is a byte longer.
-type padded struct{ *image }
-
-func (p *padded) Size() int64 { return p.image.Size() + 1 }
-
 func TestWithoutADiskTheOldestImagesGo(t *testing.T) {
 	w := newWorld(t, 5, cache.Config{MemoryBytes: 2 * 5037})
 	v, err := func() (cache.View, error) {

@@ -1,9 +1,7 @@
 package cache
 
 import (
-	"bytes"
 	"container/list"
-	"io"
 	"slices"
 	"time"
 )
@@ -34,37 +32,8 @@ type Heir struct {
 	Until time.Time // how long readers will want it: see Keep
 }
 
-// tight is a small image in memory of its own, which the garbage collector takes back.
-type tight struct {
-	data []byte
-	crc  uint32
-}
-
-func (t *tight) Size() int64         { return int64(len(t.data)) }
-func (t *tight) CRC32C() uint32      { return t.crc }
-func (t *tight) Open() io.ReadSeeker { return bytes.NewReader(t.data) }
-func (t *tight) Retain()             {}
-func (t *tight) Release()            {}
-
-func (t *tight) Slices(dst [][]byte, off, n int64) [][]byte {
-	return append(dst, t.data[off:off+n:off+n])
-}
-
-// tighten takes over a reference to im, and answers one to what holds its bytes alone.
-func tighten(im Image) Image {
-	t := &tight{data: make([]byte, 0, im.Size()), crc: im.CRC32C()}
-	for _, s := range im.Slices(nil, 0, im.Size()) {
-		t.data = append(t.data, s...)
-	}
-	im.Release()
-	return t
-}
-
 // AddImage takes over one reference to im, an object that is stored under key.
 func (c *Cache) AddImage(key string, im Image) {
-	if im.Size() < c.cfg.LooseBytes {
-		im = tighten(im)
-	}
 	c.mu.Lock()
 	released := c.hold(&holding{bytes: im.Size()}, []Heir{{Key: key, Image: im}})
 	c.mu.Unlock()
