@@ -120,7 +120,7 @@ type Reader struct {
 	index Finder
 	cfg   Config
 	dirs  *directories
-	found *otter.Cache[metadata.PartitionID, []metadata.Segment]
+	found *otter.Cache[metadata.PartitionID, lookup]
 	ahead *otter.Cache[sequence, progress]
 	lent  sync.Pool // *Result
 }
@@ -152,7 +152,7 @@ func New(v Viewer, i Finder, store DirectoryReader, cfg Config) (*Reader, error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := otter.New(&otter.Options[metadata.PartitionID, []metadata.Segment]{MaximumSize: maxFound})
+	found, err := otter.New(&otter.Options[metadata.PartitionID, lookup]{MaximumSize: maxFound})
 	if err != nil {
 		return nil, err
 	}

@@ -49,21 +49,34 @@ func (g *reading) segments(ctx context.Context, segments []metadata.Segment) (do
 	return false, nil
 }
 
-// find answers the segments from the one that contains from on: from the last look-up, or by a new one.
+// lookup is what the index answered.
+type lookup struct {
+	segments []metadata.Segment
+	old      bool // some have been rewritten or deleted since, or others added
+}
+
+// find answers the segments from the one that contains from on: from the last look-up, or by a new one. Where the index does
+// not answer, an old look-up is better than none: objects outlive their last reference by a grace.
 func (r *Reader) find(ctx context.Context, p metadata.PartitionID, from int64) ([]metadata.Segment, error) {
-	if known, ok := r.found.GetIfPresent(p); ok {
-		if s := after(known, from); len(s) > 0 && s[0].Base <= from {
-			return s, nil
-		}
+	last, _ := r.found.GetIfPresent(p)
+	known := after(last.segments, from)
+	if len(known) > 0 && known[0].Base > from {
+		known = nil
+	}
+	if known != nil && !last.old {
+		return known, nil
 	}
 	segments, err := r.index.Find(ctx, p, from, r.cfg.FindLimit)
+	if err != nil && known != nil {
+		return known, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	if len(segments) == 0 || segments[0].Base > from || segments[0].End <= from {
 		return nil, r.hole(p, from)
 	}
-	r.found.Set(p, segments)
+	r.found.Set(p, lookup{segments: segments})
 	return segments, nil
 }
 
@@ -89,8 +102,13 @@ func (r *Reader) open(ctx context.Context, s *metadata.Segment) (Piece, error) {
 	return Piece{&object.Stored{WALObject: metadata.WALObject{Kind: metadata.Sealed, Object: *s.Object}, Dir: d}, g}, nil
 }
 
-// Forget drops what is known of a partition's segments: they have been rewritten or deleted.
-func (r *Reader) Forget(p metadata.PartitionID) { r.found.Invalidate(p) }
+// Forget says that what is known of a partition's segments is old: some have been rewritten or deleted, or others added.
+func (r *Reader) Forget(p metadata.PartitionID) {
+	r.found.ComputeIfPresent(p, func(l lookup) (lookup, otter.ComputeOp) {
+		l.old = true
+		return l, otter.WriteOp
+	})
+}
 
 // Learn keeps the directory of an object that was sealed here, so that it need not be read.
 func (r *Reader) Learn(key string, d *object.Directory) { r.dirs.kept.Set(key, d) }

@@ -468,6 +468,38 @@ func TestAMovedSegmentIsLookedUpAgain(t *testing.T) {
 	}
 }
 
+// While the index is away, what it said before is served, also where it has become old.
+func TestAnOldLookUpIsBetterThanNone(t *testing.T) {
+	w := newWorld()
+	bs := []batch.Batch{plain(0, 5, 50), plain(5, 5, 50)}
+	w.add("old", metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): bs}, nil)
+	r := w.reader(t)
+	read := func(id metadata.PartitionID, from, end int64) fetch.Part {
+		return taken(r.Read(t.Context(), []fetch.Plan{{Partition: id, From: from, Max: 1000, Sealed: true, SealedEnd: end}}, 1000))
+	}
+	if p := read(part(0), 0, 10); p.Err != nil {
+		t.Fatal(p.Err)
+	}
+	r.Forget(part(0)) // a seal has added to it
+	r.Forget(part(1)) // of which nothing is known
+	w.away = metadata.ErrUnavailable
+	if p := read(part(0), 0, 10); p.Err != nil || !bytes.Equal(joined(p), flat(bs)) {
+		t.Errorf("with the index away: %d bytes, %v", p.Bytes, p.Err)
+	}
+	for _, unknown := range []fetch.Part{read(part(0), 10, 20), read(part(1), 0, 10)} {
+		if !errors.Is(unknown.Err, metadata.ErrUnavailable) {
+			t.Errorf("what was never looked up: %d bytes, %v, want ErrUnavailable", unknown.Bytes, unknown.Err)
+		}
+	}
+	w.away = nil
+	w.segments = nil
+	w.add("new", metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): bs}, nil)
+	delete(w.objects, "old")
+	if p := read(part(0), 0, 10); p.Err != nil || !bytes.Equal(joined(p), flat(bs)) {
+		t.Errorf("with the index back: %d bytes, %v", p.Bytes, p.Err)
+	}
+}
+
 // A sequential replay of one segment, golden: one look-up, one directory, one view for each fetch of exactly its bytes, and
 // downloads that run ahead twice as far with each, up to the bound and to the range's end.
 func TestASequentialReplayIsCheap(t *testing.T) {

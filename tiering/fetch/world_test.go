@@ -89,6 +89,7 @@ type world struct {
 	slow     map[string]bool // views of these objects end with their context
 	readAt   func(ctx context.Context, key string) error
 	holes    []int64
+	away     error // of the index
 	ahead    int64
 }
 
@@ -231,6 +232,9 @@ func (w *world) Find(_ context.Context, p metadata.PartitionID, offset int64, li
 	w.note("find %s %d", p, offset)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.away != nil {
+		return nil, w.away
+	}
 	for _, g := range w.segments {
 		if g.Partition == p && g.End > offset && len(found) < limit {
 			found = append(found, g)
