@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"varve.dev/localstack/chaos/kcheck"
 )
@@ -78,6 +79,9 @@ func newProber(t *testing.T, addr string) *prober {
 	for range keptRecords / 20 {
 		p.send(p.kept, 0, -1, 20)
 	}
+	// An agent that is cut off from its metadata knows where those segments are that it has looked up: so they are read once.
+	eventually(t, "everything that is kept is sealed", func() error { return want(int(p.sealedEnd(p.kept)), keptRecords) })
+	p.readKept()
 	object := p.topic("probed", 1, nil)
 	local := p.topic("probed-local", 1, map[string]string{"varve.durability": "local"})
 	for _, k := range []struct {
@@ -93,6 +97,28 @@ func newProber(t *testing.T, addr string) *prober {
 			producer: &producer{number: p.nextProducer(), topic: k.topic, acks: k.acks, provisional: k.acks == 1 && !k.topic.local, once: true}})
 	}
 	return p
+}
+
+// sealedEnd asks for the end of what lies in segments; -1: no answer.
+func (p *prober) sealedEnd(t *topic) int64 {
+	const latestTiered = -5
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.ReplicaID = -1
+	q := kmsg.NewListOffsetsRequestTopic()
+	q.Topic = t.name
+	at := kmsg.NewListOffsetsRequestTopicPartition()
+	at.Timestamp, at.CurrentLeaderEpoch = latestTiered, -1
+	q.Partitions = append(q.Partitions, at)
+	req.Topics = append(req.Topics, q)
+	answer, err := p.raw.Broker(1).Request(p.t.Context(), req)
+	if err != nil {
+		return -1
+	}
+	got := answer.(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0]
+	if got.ErrorCode != 0 {
+		return -1
+	}
+	return got.Offset + 1
 }
 
 // start probes until halt.
@@ -289,7 +315,6 @@ func underLoad(t *testing.T, w *world, outages []outage) {
 			}
 			defer l.close()
 			p := newProber(t, w.kafka)
-			p.readKept()
 			if !o.local {
 				l.agent.Store(a) // copies are dropped all the time
 			}
