@@ -398,19 +398,56 @@ func TestProbeFindsAStoreThatKeepsNoPromise(t *testing.T) {
 }
 
 func TestProbeCosts(t *testing.T) {
-	name := func(key string) string {
-		key, wrong := strings.CutSuffix(key, "-wrong")
-		return fmt.Sprintf("%.8s%t", key, wrong)
-	}
-	r := objectstore.NewRecorder(memory.New(), objectstore.RecorderConfig{Name: name})
+	store := memory.New()
+	r := objectstore.NewRecorder(store, objectstore.RecorderConfig{})
 	if _, err := objectstore.Probe(t.Context(), r, "p/"); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"put p/probe-false 5", "put p/probe-false 5 → exists", "head p/probe-false", "get p/probe-false 0+5",
-		"put p/probe-true 5 → checksum", "delete 2 p/probe-false p/probe-true", "head p/probe-false → not_found",
+		"put p/probe 5", "put p/probe 5 → exists", "head p/probe", "get p/probe 0+5",
+		"put p/probe-wrong 5 → checksum", "delete 2 p/probe p/probe-wrong", "head p/probe → not_found",
 	}
 	if got := r.Take(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// The next probe finds the same as if the last one had ended, and leaves nothing.
+func TestProbeAfterOneThatWasKilled(t *testing.T) {
+	for _, left := range [][]string{{"p/probe"}, {"p/probe-wrong"}, {"p/probe", "p/probe-wrong"}} {
+		for _, conditional := range []bool{true, false} {
+			var store objectstore.Store = memory.New()
+			for _, key := range left {
+				if err := store.Put(t.Context(), key, objectstore.NewBytes([]byte("other"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := store
+			if !conditional {
+				s = overwriting{store}
+			}
+			found, err := objectstore.Probe(t.Context(), s, "p/")
+			want := objectstore.Findings{ConditionalPut: conditional, ChecksumOnPut: true, ChecksumOnStat: true, Deletes: true}
+			if err != nil || found != want {
+				t.Errorf("%v: got %+v, %v; want %+v", left, found, err, want)
+			}
+			for info := range store.List(t.Context(), "") {
+				t.Errorf("%v: left behind: %s", left, info.Key)
+			}
+		}
+	}
+}
+
+// overwriting is a store without conditional puts.
+type overwriting struct{ objectstore.Store }
+
+func (s overwriting) Put(ctx context.Context, key string, body objectstore.Body) error {
+	err := s.Store.Put(ctx, key, body)
+	if errors.Is(err, objectstore.ErrExists) {
+		if err := s.Store.Delete(ctx, []string{key}); err != nil {
+			return err
+		}
+		err = s.Store.Put(ctx, key, body)
+	}
+	return err
 }

@@ -21,14 +21,19 @@ type Findings struct {
 }
 
 // Probe finds out by seven requests under prefix which promises a store keeps. It returns an error only if a
-// request that any store must answer failed. What it writes it deletes again.
+// request that any store must answer failed. What it writes it deletes again, and what a killed probe under the same prefix
+// left behind: no two may run under one prefix at a time.
 func Probe(ctx context.Context, s Store, prefix string) (Findings, error) {
 	var found Findings
-	// Random, so that what a killed probe left behind does not look like a refusal.
-	key := prefix + "probe-" + rand.Text()
+	key := prefix + "probe"
 	good, other := NewBytes([]byte("first")), NewBytes([]byte("other"))
 
-	if err := s.Put(ctx, key, good); err != nil {
+	err := putAnew(ctx, s, key, good)
+	if errors.Is(err, ErrExists) { // a store where what is deleted stays for a while
+		key = prefix + "probe-" + rand.Text()
+		err = s.Put(ctx, key, good)
+	}
+	if err != nil {
 		return found, fmt.Errorf("probe: %w", err)
 	}
 	if err := s.Put(ctx, key, other); err != nil && !errors.Is(err, ErrExists) {
@@ -56,7 +61,7 @@ func Probe(ctx context.Context, s Store, prefix string) (Findings, error) {
 		}
 	}
 	wrong := key + "-wrong"
-	if err := s.Put(ctx, wrong, Bytes{good.data, good.crc + 1}); err != nil && !errors.Is(err, ErrChecksum) {
+	if err := putAnew(ctx, s, wrong, Bytes{good.data, good.crc + 1}); err != nil && !errors.Is(err, ErrChecksum) {
 		return found, fmt.Errorf("probe a wrong checksum: %w", err)
 	} else {
 		found.ChecksumOnPut = err != nil
@@ -70,4 +75,16 @@ func Probe(ctx context.Context, s Store, prefix string) (Findings, error) {
 	}
 	found.Deletes = err != nil
 	return found, nil
+}
+
+// putAnew puts in the place of what a killed probe left behind.
+func putAnew(ctx context.Context, s Store, key string, body Body) error {
+	err := s.Put(ctx, key, body)
+	if !errors.Is(err, ErrExists) {
+		return err
+	}
+	if err := s.Delete(ctx, []string{key}); err != nil {
+		return err
+	}
+	return s.Put(ctx, key, body)
 }

@@ -68,7 +68,7 @@ func openStores(ctx context.Context, given objectstore.Store, cfg *config.Agent,
 	hot, cold := given, given
 	if given == nil {
 		var err error
-		if hot, cold, err = openDrivers(ctx, cfg.String("store.url"), log); err != nil {
+		if hot, cold, err = openDrivers(ctx, cfg.String("store.url"), fmt.Sprintf("probe/%d-", cfg.Int("agent.id")), log); err != nil {
 			return stores{}, err
 		}
 	}
@@ -82,13 +82,14 @@ func openStores(ctx context.Context, given objectstore.Store, cfg *config.Agent,
 	}, nil
 }
 
-// openDrivers opens the driver that raw names, twice where it has connections, and finds out what the store does not do.
-func openDrivers(ctx context.Context, raw string, log *slog.Logger) (hot, cold objectstore.Store, err error) {
+// openDrivers opens the driver that raw names, twice where it has connections, and finds out what the store does not do. It
+// tries that under a prefix of this agent's own, where its next start finds what it may leave.
+func openDrivers(ctx context.Context, raw, prefix string, log *slog.Logger) (hot, cold objectstore.Store, err error) {
 	hot, u, err := OpenStore(ctx, raw, false)
 	if err != nil || u.Scheme != objectstore.S3 && u.Scheme != objectstore.MinIO {
 		return hot, hot, err
 	}
-	found, err := probe(ctx, hot)
+	found, err := probe(ctx, hot, prefix)
 	if err != nil {
 		return nil, nil, fmt.Errorf("probe the object store: %w", err)
 	}
@@ -113,10 +114,10 @@ const (
 )
 
 // probe finds out what a store does not do. Retries are for what is known to work, so it has its own: all of it again.
-func probe(ctx context.Context, s objectstore.Store) (found objectstore.Findings, err error) {
+func probe(ctx context.Context, s objectstore.Store, prefix string) (found objectstore.Findings, err error) {
 	pause := firstProbePause
 	for n := 1; ; n++ {
-		found, err = objectstore.Probe(ctx, s, "probe/")
+		found, err = objectstore.Probe(ctx, s, prefix)
 		if !errors.Is(err, objectstore.ErrUnavailable) && !errors.Is(err, objectstore.ErrThrottled) || n == probes {
 			return found, err
 		}

@@ -120,7 +120,7 @@ func TestTheProbeIsRepeated(t *testing.T) {
 			want  error
 		}{{0, nil}, {probes - 1, nil}, {probes, objectstore.ErrThrottled}} {
 			fails = c.fails
-			found, err := probe(t.Context(), s)
+			found, err := probe(t.Context(), s, "probe/1-")
 			if !errors.Is(err, c.want) || err == nil && !found.ConditionalPut {
 				t.Errorf("after %d refusals: %+v, %v; want %v", c.fails, found, err, c.want)
 			}
