@@ -100,7 +100,7 @@ func (e *engine) run(ctx context.Context, m mode, fn func(sqlmeta.Tx) error) err
 	defer cancel()
 	pooled, err := e.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", metadata.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", metadata.ErrUnavailable, oneLine{err})
 	}
 	defer pooled.Release()
 	t := &tx{conn: pooled.Conn(), ctx: ctx, trace: e.cfg.Trace, lost: reading}

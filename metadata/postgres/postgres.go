@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -117,7 +118,7 @@ func setupError(err error) error {
 		return setup
 	}
 	out := &metadata.SetupError{Problem: "the metadata database cannot be reached",
-		Hint: "start PostgreSQL, or correct host and port in metadata.url", Err: err}
+		Hint: "start PostgreSQL, or correct host and port in metadata.url", Err: oneLine{err}}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch {
@@ -133,6 +134,19 @@ func setupError(err error) error {
 	}
 	return out
 }
+
+// oneLine is an error whose text is one line: that of a connection tells of each address in a line of its own.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	lines := strings.Split(e.error.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
+}
+
+func (e oneLine) Unwrap() error { return e.error }
 
 // CreateDatabase creates an empty database on the server that url leads to.
 func CreateDatabase(ctx context.Context, url, name string) error {
