@@ -126,6 +126,7 @@ func TestKeysThatDisagreeAreReported(t *testing.T) {
 	_, err := Load(nil, nil, []string{
 		"listeners=PLAINTEXT://0.0.0.0:9092", "advertised.listeners=OTHER://a:1", "http.listen=[::]:80",
 		"session.ttl.ms=1000", "session.beat.ms=900", "flush.bytes=8388608", "produce.buffer.bytes=1048576",
+		"journal.bytes=2113536", "journal.file.bytes=1048577",
 	})
 	if err == nil {
 		t.Fatal("nothing was wrong")
@@ -133,6 +134,7 @@ func TestKeysThatDisagreeAreReported(t *testing.T) {
 	for _, want := range []string{
 		"flush.bytes: got 8388608, want at most produce.buffer.bytes, which is 1048576",
 		"session.ttl.ms: got 1000, want at least 1800",
+		"journal.bytes: got 2113536, want at least 2113552, two files of journal.file.bytes and their headers",
 		"advertised.listeners: OTHER is no name in listeners",
 		`advertised.listeners: want an address for PLAINTEXT, since clients cannot connect to "0.0.0.0"`,
 		`http.listen: "[::]:80" is open to other machines`,

@@ -162,13 +162,19 @@ func (a *Agent) checkTogether() error {
 	if two := 2 * a.Int("session.beat.ms"); two > a.Int("session.ttl.ms") {
 		errs = append(errs, fmt.Errorf("session.ttl.ms: got %s, want at least %d, twice session.beat.ms, so that one lost beat fences nobody", a.String("session.ttl.ms"), two))
 	}
-	if two := 2 * a.Int("journal.file.bytes"); two > a.Int("journal.bytes") {
-		errs = append(errs, fmt.Errorf("journal.bytes: got %s, want at least %d, two files of journal.file.bytes", a.String("journal.bytes"), two))
+	if least := leastJournal(a.Int("journal.file.bytes")); least > a.Int("journal.bytes") {
+		errs = append(errs, fmt.Errorf("journal.bytes: got %s, want at least %d, two files of journal.file.bytes and their headers", a.String("journal.bytes"), least))
 	}
 	if two := 2 * a.Int("catalog.poll.ms"); two > a.Int("gc.grace.ms") {
 		errs = append(errs, fmt.Errorf("gc.grace.ms: got %s, want at least %d, twice catalog.poll.ms, so that no agent still reads what is deleted", a.String("gc.grace.ms"), two))
 	}
 	return errors.Join(append(errs, a.checkAddresses()...)...)
+}
+
+// leastJournal is two files of so many bytes, a whole number of words, and their headers.
+func leastJournal(file int64) int64 {
+	const header, word = 8 * kib, 8
+	return 2 * (header + (file+word-1)/word*word)
 }
 
 func (a *Agent) checkAddresses() (errs []error) {

@@ -120,6 +120,7 @@ type node struct {
 // open makes everything up to the session's start; nothing runs yet.
 func open(ctx context.Context, out Outside, cfg *config.Agent, log *slog.Logger) (*node, error) {
 	n := &node{out: out, cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+	openFiles(cfg.Int("max.connections"), log)
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, step := range []func(context.Context) error{n.openJournal, n.openStores, n.listen, n.begin, n.build} {
 		if err := step(ctx); err != nil {
