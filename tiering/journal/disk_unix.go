@@ -76,15 +76,6 @@ func (osDisk) SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// Free is what this user may still write.
-func (osDisk) Free(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("statfs %s: %w", dir, err)
-	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
-}
-
 type osFile struct{ f *os.File }
 
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
