@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,30 @@ import (
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
+	broker *Broker
+	panics panics // of handlers
+}
+
+// panics is a log that remembers whether a handler panicked.
+type panics struct {
+	mu  sync.Mutex
+	saw string
+}
+
+func (p *panics) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if strings.Contains(string(b), "handler panicked") {
+		p.saw = string(b)
+	}
+	return len(b), nil
+}
+
+// seen is the line that tells of a panic, if any does.
+func (p *panics) seen() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.saw
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
@@ -58,12 +83,12 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // start serves a table on a listener in memory, as broker1:9092 of listener PLAINTEXT.
 func start(t testing.TB, b *Broker) *pipes {
 	t.Helper()
-	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{}), broker: b}
 	l, err := wire.Listener{Name: wire.Plaintext, Host: "broker1", AdvertisedPort: 9092}.On(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := wire.New(b, slog.New(slog.NewTextHandler(t.Output(), nil)), prometheus.NewRegistry(),
+	s := wire.New(b, slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), &p.panics), nil)), prometheus.NewRegistry(),
 		wire.Config{FrameCap: b.FrameCap, Weight: b.Weight})
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)

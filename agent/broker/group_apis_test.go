@@ -25,7 +25,7 @@ type groupsUnderTest struct {
 	topics map[string]metadata.Topic
 }
 
-func startGroups(t *testing.T) groupsUnderTest {
+func startGroups(t testing.TB) groupsUnderTest {
 	t.Helper()
 	ctx, log := t.Context(), slog.New(slog.DiscardHandler)
 	store, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "m.db"), sqlite.Config{})

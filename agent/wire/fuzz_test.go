@@ -22,26 +22,36 @@ func FuzzConnection(f *testing.F) {
 	h := handlerFunc(func(_ context.Context, r *Request, reply func(Reply)) { reply(Reply{Parts: net.Buffers{r.Body}}) })
 	s := New(h, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), Config{})
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		here, there := net.Pipe()
-		c := s.newConn(t.Context(), there, newMemory())
-		read := make(chan struct{})
-		go func() {
-			defer close(read)
-			io.Copy(io.Discard, here)
-		}()
-		go func() {
-			here.Write(stream)
-			here.Close()
-		}()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		c.run()
-		runtime.ReadMemStats(&after)
-		<-read
-		if got, limit := after.TotalAlloc-before.TotalAlloc, uint64(64*len(stream)+1<<20); got > limit {
+		limit := uint64(64*len(stream) + 1<<20)
+		got := allocatedFor(t, s, stream)
+		for again := 0; again < 3 && got > limit; again++ { // the fuzzer allocates, too
+			got = min(got, allocatedFor(t, s, stream))
+		}
+		if got > limit {
 			t.Errorf("%d bytes made the server allocate %d, want at most %d", len(stream), got, limit)
 		}
 	})
+}
+
+// allocatedFor serves a connection that sends a stream and then closes.
+func allocatedFor(t *testing.T, s *Server, stream []byte) uint64 {
+	here, there := net.Pipe()
+	c := s.newConn(t.Context(), there, newMemory())
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		io.Copy(io.Discard, here)
+	}()
+	go func() {
+		here.Write(stream)
+		here.Close()
+	}()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c.run()
+	runtime.ReadMemStats(&after)
+	<-read
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // FuzzHeader compares with the header that kmsg writes, and survives everything else.
