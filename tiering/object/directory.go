@@ -624,7 +624,9 @@ func (g *Range) readProducers(r *reader, txn bool) {
 		p.LastSeq, p.TxnFirst = int32(lastSeq), -1
 		if txn {
 			p.CoordinatorEpoch, p.TxnCounter = r.int32(), r.int()
-			p.TxnFirst = decodeTxnFirst(r.int(), g.Base)
+			if p.TxnFirst = decodeTxnFirst(r.int(), g.Base); p.TxnFirst < -1 {
+				r.bad = true
+			}
 		}
 		g.Producers = append(g.Producers, p)
 	}
