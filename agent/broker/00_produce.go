@@ -29,7 +29,7 @@ import (
 //
 // So long as a store is away or the disk is full, a request waits for room, at most produce.wait.ms and never longer than its
 // own timeout, and is then refused with NOT_ENOUGH_REPLICAS. What was appended before is answered with REQUEST_TIMED_OUT when
-// its timeout has passed.
+// its timeout has passed or, while the stores are away, produce.wait.ms.
 //
 // v8 adds messages to errors, v10 hints of leaders (KIP-951; there is no other leader to hint at), v13 topic ids.
 //
@@ -50,6 +50,8 @@ type Room interface {
 	TryReserve(n int64) bool
 	Reserve(ctx context.Context, n int64, need flush.Need) error
 	Unreserve(n int64)
+	// Away says that nothing has been stored for long.
+	Away() bool
 }
 
 type produce struct {
@@ -99,6 +101,7 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 			slot++
 		}
 	}
+	p.room, p.patience = h.room, max(h.wait, leastPatience)
 	p.appended(time.Duration(req.TimeoutMillis)*time.Millisecond - waited)
 }
 
@@ -150,6 +153,9 @@ func (h *produce) patience(c *wire.Conn, req *kmsg.ProduceRequest) time.Duration
 	}
 	return h.wait
 }
+
+// leastPatience is how long what is appended waits while the stores are away, however impatient produce is before that.
+const leastPatience = time.Second
 
 // need is what the slowest partition of a request waits for.
 func (h *produce) need(version int16, req *kmsg.ProduceRequest) flush.Need {
@@ -252,7 +258,11 @@ type producing struct {
 	waiting int        // slots that are appended and not yet durable, plus one until all are appended
 	failed  error      // of acks=0
 	timer   *time.Timer
+	left    time.Duration // of the request's timeout when the timer fires
 	sent    bool
+
+	room     Room
+	patience time.Duration // while the stores are away; 0: as long as the timeout
 
 	// Most requests are for one partition, and need no more memory than this.
 	topic [1]producedTopic
@@ -340,14 +350,30 @@ func (p *producing) appended(timeout time.Duration) {
 	p.mu.Lock()
 	p.waiting--
 	if p.waiting > 0 {
-		p.timer = time.AfterFunc(timeout, p.expire)
+		p.left = timeout
+		p.timer = time.AfterFunc(p.step(), p.expire)
 	}
 	p.finish()
 }
 
-// expire answers what is known when the client's timeout has passed.
+// step takes the next piece of what is left of the timeout.
+func (p *producing) step() time.Duration {
+	d := p.left
+	if p.patience > 0 {
+		d = min(d, p.patience)
+	}
+	p.left -= d
+	return d
+}
+
+// expire answers what is known when the client's timeout has passed, or the agent's patience with stores that are away.
 func (p *producing) expire() {
 	p.mu.Lock()
+	if p.left > 0 && !p.sent && !p.room.Away() {
+		p.timer.Reset(p.step())
+		p.mu.Unlock()
+		return
+	}
 	for i := range p.slots {
 		if p.slots[i].pending {
 			p.slots[i].code = kerr.RequestTimedOut.Code

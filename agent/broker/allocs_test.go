@@ -33,6 +33,7 @@ func (w *windowOf) Get(id metadata.PartitionID) (*partition.Partition, error) { 
 func (w *windowOf) TryReserve(int64) bool                                     { return true }
 func (w *windowOf) Reserve(context.Context, int64, flush.Need) error          { return nil }
 func (w *windowOf) Unreserve(int64)                                           {}
+func (w *windowOf) Away() bool                                                { return false }
 
 // produceAllocs bounds what a produce request allocates in its handler: with the connection's own two that makes eight.
 const produceAllocs = 6

@@ -197,6 +197,8 @@ func (l *logs) TryReserve(n int64) bool {
 	return l.full == nil
 }
 
+func (l *logs) Away() bool { return false }
+
 func (l *logs) Unreserve(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,8 +17,11 @@ import (
 // scarce is room that comes free after a while; 0: never.
 type scarce struct {
 	after time.Duration
+	away  bool
 	needs []flush.Need
 }
+
+func (s *scarce) Away() bool { return s.away }
 
 func (s *scarce) TryReserve(int64) bool { return false }
 func (s *scarce) Unreserve(int64)       {}
@@ -75,18 +78,21 @@ func TestAProduceRequestIsAnsweredInTime(t *testing.T) {
 			name    string
 			acks    int16
 			after   time.Duration // until there is room
+			away    bool
 			timeout time.Duration
 			code    *kerr.Error
 			want    time.Duration
 		}{
-			{"a patient client", -1, 0, 30 * time.Second, kerr.NotEnoughReplicas, wait},
-			{"the same with acks=1", 1, 0, 30 * time.Second, kerr.NotEnoughReplicas, wait},
-			{"the same with acks=0", 0, 0, 30 * time.Second, nil, wait},
-			{"a client that waits less than the agent", 1, 0, 2 * time.Second, kerr.NotEnoughReplicas, 2 * time.Second},
-			{"acks=0 waits for nothing, so its timeout is none", 0, 0, time.Millisecond, nil, wait},
-			{"room, but no answer: the timeout counts from the request's arrival", -1, 4 * time.Second, 30 * time.Second, kerr.RequestTimedOut, 30 * time.Second},
+			{"a patient client", -1, 0, true, 30 * time.Second, kerr.NotEnoughReplicas, wait},
+			{"the same with acks=1", 1, 0, true, 30 * time.Second, kerr.NotEnoughReplicas, wait},
+			{"the same with acks=0", 0, 0, true, 30 * time.Second, nil, wait},
+			{"a client that waits less than the agent", 1, 0, true, 2 * time.Second, kerr.NotEnoughReplicas, 2 * time.Second},
+			{"acks=0 waits for nothing, so its timeout is none", 0, 0, true, time.Millisecond, nil, wait},
+			{"room, but no answer: the timeout counts from the request's arrival", -1, 4 * time.Second, false, 30 * time.Second, kerr.RequestTimedOut, 30 * time.Second},
+			{"the same with the stores away", -1, 4 * time.Second, true, 30 * time.Second, kerr.RequestTimedOut, 4*time.Second + wait},
+			{"the same with less patience", -1, 4 * time.Second, true, 7 * time.Second, kerr.RequestTimedOut, 7 * time.Second},
 		} {
-			room := &scarce{after: c.after}
+			room := &scarce{after: c.after, away: c.away}
 			got, took := waitingProduce(t, l, room, wait)(t.Context(), new(wire.Conn), c.acks, c.timeout)
 			if c.code != nil {
 				wantCode(t, c.name, got, c.code)

@@ -272,7 +272,13 @@ func (b *Buffer) busy(n int64, need Need) bool {
 	return b.reserved+n > b.journal.Room()
 }
 
-// late says that the stores seem to be away.
+// Away says that the stores seem to be away: a window is on its way, and nothing has been committed for Config.Late.
+func (b *Buffer) Away() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.late()
+}
+
 func (b *Buffer) late() bool {
 	return b.cfg.Late > 0 && len(b.flight) > 0 && time.Since(later(b.flight[0].closed, b.finished)) > b.cfg.Late
 }
