@@ -29,13 +29,17 @@ func TestMetadataContract(t *testing.T) {
 		}
 		t.Cleanup(func() { meta.Close() })
 		w.meta = meta
-		return newDatabase(w, newGate(), &trips{})
+		g := newGate()
+		seen := &witness{Store: meta, w: w, gate: g, did: map[string]int{}}
+		d := newDatabase(w, g, &trips{})
+		d.next = seen
+		return &asker{d, seen}
 	})
 }
 
 func TestStoreContract(t *testing.T) {
 	storetest.Run(t, func(*testing.T) objectstore.Store {
 		w := healthy()
-		return &bucket{w.objects, w, newGate(), &trips{}}
+		return &bucket{next: w.objects, w: w, gate: newGate(), trips: &trips{}}
 	}, storetest.Traits{RefusesWrongChecksum: true, RefusesFolders: true})
 }

@@ -106,7 +106,7 @@ func (f *file) WriteAt(bufs [][]byte, off int64) error {
 	return f.d.perform("write", 200*time.Microsecond, func() error {
 		if _, full := f.d.w.plan.rate(diskFull); full {
 			if size, err := f.File.Size(); err != nil || off+total(bufs) > size {
-				f.d.w.plan.count("disk full")
+				f.d.w.plan.count(fault(diskFull))
 				return fmt.Errorf("sim: write: %w", syscall.ENOSPC)
 			}
 		}
@@ -122,6 +122,9 @@ func total(bufs [][]byte) (n int64) {
 }
 
 func (f *file) Sync() error {
+	if f.d.w.lie == lieSynced {
+		return f.d.perform("sync", f.d.w.plan.sync, func() error { return nil })
+	}
 	return f.d.perform("sync", f.d.w.plan.sync, f.File.Sync)
 }
 
@@ -140,6 +143,9 @@ func (w *world) breaking(d *journaltest.Disk) {
 	d.Fail(nil, func(string) error {
 		if hit, how := w.plan.draw(diskBroken, "sync"); hit || how > 0.5 {
 			w.plan.count("fsync failed")
+			if !hit {
+				w.plan.count(fault(diskBroken))
+			}
 			return fmt.Errorf("sim: sync: %w", syscall.EIO)
 		}
 		return nil

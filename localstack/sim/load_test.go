@@ -72,7 +72,7 @@ func (l *load) begin(ctx context.Context) error {
 		{&l.local, "local", 2, map[string]string{"varve.durability": "local"}},
 		{&l.one, "one", 1, map[string]string{"segment.ms": "5000"}},
 		{&l.trimmed, "trimmed", 1, nil},
-		{&l.retained, "retained", 1, map[string]string{"retention.ms": "15000", "segment.ms": "1000"}},
+		{&l.retained, "retained", 2, map[string]string{"retention.ms": "15000", "segment.ms": "1000"}},
 	} {
 		made, err := l.create(ctx, t.name, t.name, t.partitions, t.configs)
 		if err != nil {
@@ -187,12 +187,13 @@ func (l *load) work(ctx, stop context.Context) {
 		wg.Go(func() { work(stop, rng) })
 	}
 	wg.Wait()
+	flush, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, cl := range l.clients {
-		flush, cancel := context.WithTimeout(ctx, patience)
 		if err := cl.Flush(flush); err != nil {
 			l.w.fail("records are unanswered long after everything is healed: %w", err)
+			return
 		}
-		cancel()
 	}
 }
 
@@ -225,8 +226,12 @@ func (l *load) workers() ([]worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(out, l.idempotent(l.object, 0), l.idempotent(l.object, 1), l.idempotent(l.local, 0), l.plain(l.object, l.local), l.plain(l.local, l.one),
-		follow, chase, l.member(), l.member(), l.clerk(), l.trimmer(), l.look, l.churn(0), l.churn(1)), nil
+	straggle, err := l.straggler(l.trimmed, l.retained)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, l.idempotent(l.object, 0), l.idempotent(l.object, 1), l.idempotent(l.local, 0), l.idempotent(l.trimmed, 0), l.returning(l.retained, 1), l.plain(l.object, l.local), l.plain(l.local, l.one),
+		follow, chase, straggle, l.member(), l.member(), l.clerk(), l.trimmer(), l.look, l.churn(0), l.churn(1)), nil
 }
 
 // producer is one client that produces.
@@ -243,10 +248,11 @@ func (l *load) produce(ctx context.Context, p *producer, rng *rand.Rand) {
 		for range 1 + rng.IntN(4) {
 			t := p.topics[rng.IntN(len(p.topics))]
 			partition, id := rng.Int32N(t.partitions), l.newID(p.number)
-			// Retention may delete everything, and the state of producers with it: a known gap of tiering.
-			known := t != l.retained
+			if t == l.retained {
+				partition = 0 // the other one falls silent
+			}
 			l.rec.Send(kcheck.Send{ID: id, Producer: p.number, Log: t.log(partition), Acks: p.acks, Provisional: p.provisional,
-				Once: p.once && known, Ordered: p.ordered && known})
+				Once: p.once, Ordered: p.ordered})
 			r := &kgo.Record{Topic: t.name, Partition: partition, Value: valueOf(id, l.size(rng))}
 			p.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 				if err == nil {
@@ -262,6 +268,32 @@ func (l *load) produce(ctx context.Context, p *producer, rng *rand.Rand) {
 
 // follower reads everything as it comes, through every restart.
 func (l *load) follower(reset kgo.Offset, topics ...*topic) (worker, error) {
+	return l.reader(topics, func(context.Context, *rand.Rand) bool { return true }, kgo.ConsumeResetOffset(reset))
+}
+
+// straggler reads slowly from the start of topics whose start moves: it is overtaken, and goes on behind what is gone.
+func (l *load) straggler(topics ...*topic) (worker, error) {
+	slowly := func(ctx context.Context, rng *rand.Rand) bool { return pause1(ctx, rng, 2*time.Second) }
+	return l.reader(topics, slowly, kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxPartitionBytes(1))
+}
+
+// overtaken counts readers of what is deleted that were in the middle of it.
+func (l *load) overtaken(next map[kcheck.Log]int64, got []kcheck.Read) {
+	for _, r := range got {
+		if want, known := next[r.Log]; known && r.Offset > want {
+			switch r.Topic {
+			case l.retained.life:
+				l.w.plan.count("a reader was overtaken by retention")
+			case l.trimmed.life:
+				l.w.plan.count("a reader was overtaken by DeleteRecords")
+			}
+		}
+		next[r.Log] = r.Offset + 1
+	}
+}
+
+// reader reads while next says so.
+func (l *load) reader(topics []*topic, next func(context.Context, *rand.Rand) bool, opts ...kgo.Opt) (worker, error) {
 	from := map[string]map[int32]kgo.Offset{}
 	readers := map[kcheck.Log]int{}
 	byName := map[string]*topic{}
@@ -272,15 +304,18 @@ func (l *load) follower(reset kgo.Offset, topics ...*topic) (worker, error) {
 			readers[t.log(p)] = l.rec.Reader()
 		}
 	}
-	cl, err := l.client(kgo.ConsumePartitions(from), kgo.FetchMaxWait(2*time.Second), kgo.ConsumeResetOffset(reset))
+	cl, err := l.client(append([]kgo.Opt{kgo.ConsumePartitions(from), kgo.FetchMaxWait(2 * time.Second)}, opts...)...)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, _ *rand.Rand) {
-		for ctx.Err() == nil {
+	return func(ctx context.Context, rng *rand.Rand) {
+		at := map[kcheck.Log]int64{}
+		for ctx.Err() == nil && next(ctx, rng) {
 			fetches := cl.PollFetches(ctx)
 			l.fetchErrors(fetches)
-			l.rec.Read(reads(fetches, byName, func(log kcheck.Log) int { return readers[log] })...)
+			got := reads(fetches, byName, func(log kcheck.Log) int { return readers[log] })
+			l.rec.Read(got...)
+			l.overtaken(at, got)
 		}
 	}, nil
 }
@@ -371,12 +406,16 @@ func (l *load) trimmer() worker {
 			if !ok || end <= before+1 {
 				continue
 			}
-			before += rng.Int64N(end-before) / 2
+			if before += rng.Int64N(end-before) / 2; rng.IntN(4) == 0 {
+				before = end // nothing is left, but who has written it
+			}
 			ended := l.rec.Trim(log, before)
 			var offsets kadm.Offsets
 			offsets.AddOffset(l.trimmed.name, 0, before, -1)
 			call, cancel := context.WithTimeout(ctx, 5*time.Second)
+			l.w.trimming.Store(true)
 			resp, err := l.admin.DeleteRecords(call, offsets)
+			l.w.trimming.Store(false)
 			cancel()
 			if r, found := resp.Lookup(l.trimmed.name, 0); err == nil && found && r.Err == nil {
 				ended(kcheck.OK)

@@ -167,7 +167,7 @@ func (m *member) consume(ctx context.Context) {
 		return
 	}
 	defer cl.Close()
-	for ctx.Err() == nil {
+	for pause1(ctx, m.rng, 300*time.Millisecond) { // each turn is a write of the coordinator
 		poll, cancel := context.WithTimeout(ctx, time.Second)
 		fetches := cl.PollFetches(poll)
 		cancel()
@@ -234,6 +234,9 @@ func (m *member) commit(ctx context.Context, next, done map[place]int64) error {
 	for _, t := range resp.(*kmsg.OffsetCommitResponse).Topics {
 		for _, p := range t.Partitions {
 			outcome := commitOutcome(p.ErrorCode)
+			if outcome == kcheck.Failed {
+				m.l.w.plan.count("commit of an old generation refused")
+			}
 			ended[t.Topic][p.Partition](outcome)
 			if err = kerr.ErrorForCode(p.ErrorCode); outcome == kcheck.Failed {
 				return errRejoin

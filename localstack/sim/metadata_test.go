@@ -60,7 +60,7 @@ func statement[T any](ctx context.Context, d *database, name string, write bool,
 	if !d.gate.pass(ctx) || !sleep(ctx, before) {
 		return out, gone("never sent")
 	}
-	if _, down := p.rate(metaDown); down {
+	if p.struck(metaDown) {
 		sleep(ctx, 20*time.Millisecond)
 		return out, gone("the database is down")
 	}

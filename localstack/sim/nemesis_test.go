@@ -23,12 +23,15 @@ type nemesis struct {
 	resume   time.Time // of a pause; zero: none
 	home     time.Time // when the own disk is back; zero: it is there
 	homeHard bool
+	left     []*machine // spare disks that may hold tails
+	reunite  time.Time  // when each of them comes up once more, and is emptied; zero: that was
 }
 
 // run works through the plan until ctx ends; then the agent is told to stop.
 func (n *nemesis) run(ctx context.Context) {
 	w := n.w
 	n.launch(w.own)
+	n.reunite = w.plan.began.Add(healed + time.Millisecond)
 	events := w.plan.events
 	for {
 		next := time.Now().Add(time.Hour)
@@ -42,6 +45,7 @@ func (n *nemesis) run(ctx context.Context) {
 		}
 		sooner(n.resume)
 		sooner(n.home)
+		sooner(n.reunite)
 		if n.old != nil {
 			sooner(n.oldUntil)
 		}
@@ -98,6 +102,33 @@ func (n *nemesis) due() {
 		n.w.reap(n.w.current, n.homeHard, n.rng)
 		n.launch(n.w.own)
 	}
+	if !n.reunite.IsZero() && !now.Before(n.reunite) {
+		n.reunite = time.Time{}
+		n.empty()
+	}
+}
+
+// empty brings every spare disk up once more: a tail of a local topic may lie there, and its partition waits for it.
+func (n *nemesis) empty() {
+	if len(n.left) == 0 {
+		return
+	}
+	w := n.w
+	n.home = time.Time{}
+	w.takeOver()
+	for _, m := range append(n.left, w.own) {
+		w.current.gate.resume()
+		w.current.trips.arm("")
+		w.current.drain()
+		if !within(w.current.ended, 40*time.Second) {
+			w.fail("the agent did not stop within 40 s")
+		}
+		w.reap(w.current, false, n.rng)
+		n.launch(m)
+		if !within(w.current.ready, patience) {
+			w.fail("the agent was not ready within %s on the disk %s", patience, m.name)
+		}
+	}
 }
 
 // launch starts a life, once its predecessor's folder is its own.
@@ -145,7 +176,9 @@ func (n *nemesis) fell() {
 func (n *nemesis) strike(e event) {
 	w := n.w
 	w.log.note("%s", e.kind)
-	w.plan.count("fault: " + string(e.kind))
+	if e.kind != swap && e.kind != zombie {
+		w.plan.count(fault(e.kind))
+	}
 	switch e.kind {
 	case kill:
 		e.hard = false
@@ -182,6 +215,7 @@ func (n *nemesis) leave(e event) {
 	if !n.home.IsZero() || w.plan.now()+e.back > healed-2*time.Second {
 		return
 	}
+	w.plan.count(fault(e.kind))
 	n.homeHard = e.hard
 	n.home = time.Now().Add(e.away + e.back)
 	w.takeOver()
@@ -198,8 +232,9 @@ func (n *nemesis) leave(e event) {
 		}
 		n.old, n.oldUntil = w.current, time.Now().Add(min(e.back, 8*time.Second))
 	}
-	w.spare = w.machine(fmt.Sprintf("spare%d", w.life()))
-	n.launch(w.spare)
+	spare := w.machine(fmt.Sprintf("spare%d", w.life()))
+	n.left = append(n.left, spare)
+	n.launch(spare)
 }
 
 // stop drains the last life.
@@ -240,6 +275,7 @@ func (w *world) evict() {
 	if resp, err := client.Do(req); err == nil {
 		if resp.StatusCode == http.StatusOK {
 			w.plan.count("evicted")
+			w.current.objects.evicted.Store(true)
 		}
 		resp.Body.Close()
 	}

@@ -111,9 +111,11 @@ func (n *network) fate(size int) fate {
 	f := fate{delay: time.Duration(50+n.rng.IntN(1500)) * time.Microsecond, keep: -1}
 	if rate, on := n.plan.rate(netSlow); on && n.rng.Float64() < rate {
 		f.delay += time.Duration(n.rng.IntN(1500)) * time.Millisecond
+		n.plan.count(fault(netSlow))
 	}
 	if rate, on := n.plan.rate(netCut); on && n.rng.Float64() < rate {
 		f.cut = true
+		n.plan.count(fault(netCut))
 		f.keep = []int{-1, 0, n.rng.IntN(size + 1)}[n.rng.IntN(3)]
 	}
 	return f
@@ -291,7 +293,6 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, errReset
 	}
 	if f.cut {
-		c.n.plan.count("connection cut")
 		c.end(true)
 		return 0, errReset
 	}

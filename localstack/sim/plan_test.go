@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -196,6 +197,18 @@ func (p *plan) rate(k kind) (rate float64, on bool) {
 	return rate, on
 }
 
+// struck says whether something is away as a whole now; who asks has met it.
+func (p *plan) struck(k kind) bool {
+	_, on := p.rate(k)
+	if on {
+		p.count(fault(k))
+	}
+	return on
+}
+
+// fault is what a fault that has struck is counted as.
+func fault(k kind) string { return "fault: " + string(k) }
+
 // draw says whether a fault that goes on now strikes, and how hard: from 0 to 1. Each stream draws in its own order.
 func (p *plan) draw(k kind, stream string) (hit bool, how float64) {
 	rate, on := p.rate(k)
@@ -211,7 +224,10 @@ func (p *plan) draw(k kind, stream string) (hit bool, how float64) {
 		p.streams[name] = rng
 	}
 	x, how := rng.Float64(), rng.Float64()
-	return x < rate, how
+	if hit = x < rate; hit {
+		p.counts[fault(k)]++
+	}
+	return hit, how
 }
 
 // some is a part of a duration, drawn from a stream; nothing once all is healed.
@@ -251,6 +267,14 @@ func (p *plan) String() string {
 		fmt.Fprintf(&b, "%7.3f %s, away %s back %s hard %v %s\n", e.at.Seconds(), e.kind, e.away, e.back, e.hard, e.step)
 	}
 	return b.String()
+}
+
+// verdict ends a process that hunts for one.
+func (p *plan) verdict(err error) {
+	if os.Getenv(huntName) != "" {
+		fmt.Fprintf(os.Stderr, "seed %d fails: %v\n", p.seed, err)
+		os.Exit(1)
+	}
 }
 
 // part of a duration.

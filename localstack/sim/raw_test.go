@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,6 +21,14 @@ type wire struct {
 	net.Conn
 	sent []kmsg.Request // that no answer has come for
 	next int32
+	plan *plan
+}
+
+// answered counts what a produce request was answered with.
+func (c *wire) answered(code int16) {
+	if err := kerr.ErrorForCode(code); err != nil {
+		c.plan.count("produce answered " + strings.SplitN(err.Error(), ":", 2)[0])
+	}
 }
 
 func (w *world) connect(ctx context.Context) (*wire, error) {
@@ -27,7 +36,7 @@ func (w *world) connect(ctx context.Context) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wire{Conn: c}, nil
+	return &wire{Conn: c, plan: w.plan}, nil
 }
 
 const patience = 30 * time.Second
@@ -100,6 +109,7 @@ func (c *wire) produced(wait time.Duration) answer {
 	}
 	p := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
 	a := answer{outcomeOf(p.ErrorCode), p.ErrorCode, p.BaseOffset, ""}
+	c.answered(p.ErrorCode)
 	if p.ErrorMessage != nil {
 		a.text = *p.ErrorMessage
 	}
@@ -151,6 +161,33 @@ func (l *load) idempotent(t *topic, partition int32) worker {
 				p.step(ctx)
 			}
 			pause1(ctx, rng, 400*time.Millisecond)
+		}
+	}
+}
+
+// returning is a producer that falls silent for longer than its records live: when it comes back, what it sends again was
+// deleted long ago, and is a duplicate all the same.
+func (l *load) returning(t *topic, partition int32) worker {
+	number := l.nextProducer()
+	return func(ctx context.Context, rng *rand.Rand) {
+		p := &idempotent{l: l, number: number, log: place{t, partition}, rng: rng}
+		defer p.hangUp()
+		for ctx.Err() == nil {
+			for n := 1 + rng.IntN(4); n > 0 && ctx.Err() == nil; {
+				if p.id == 0 {
+					p.identify(ctx)
+				} else if p.sendAll(ctx, []*sentBatch{p.make(0)}); len(p.recent) > 0 {
+					n--
+				}
+				pause1(ctx, rng, 300*time.Millisecond)
+			}
+			if !sleep(ctx, 18*time.Second+part(rng, 6*time.Second)) {
+				return
+			}
+			if start, end, ok := l.bounds(ctx, t, partition); ok && start == end && p.id != 0 {
+				l.w.plan.count("a producer outlived its records")
+				p.again(ctx)
+			}
 		}
 	}
 }
@@ -218,6 +255,13 @@ func (p *idempotent) make(ahead int32) *sentBatch {
 }
 
 func (p *idempotent) step(ctx context.Context) {
+	if p.rng.IntN(40) == 0 { // a new producer takes its place
+		p.id, p.seq, p.recent = 0, 0, nil
+		p.identify(ctx)
+		if p.id == 0 {
+			return
+		}
+	}
 	switch x := p.rng.IntN(10); {
 	case x < 4:
 		p.sendAll(ctx, []*sentBatch{p.make(0)})

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,22 +37,27 @@ type world struct {
 	objects *memory.Store  // without faults
 	network *network
 	log     *eventLog
+	lie     string // of this world, if it tells one
 
-	own, spare *machine
-	lives      int
-	current    *life
+	trimming atomic.Bool // a DeleteRecords is on its way
+
+	own     *machine
+	lives   int
+	current *life
 
 	mu      sync.Mutex
 	commits map[string]bool // keys that a commit has named
-	uploads int             // PUTs of WAL objects on their way
-	pending sync.WaitGroup  // what is done later
-	ended   sync.WaitGroup  // lives
+	newest  newest
+	uploads int            // PUTs of WAL objects on their way
+	pending sync.WaitGroup // what is done later
+	ended   sync.WaitGroup // lives
 	failed  []error
 	load    *load
 }
 
 func newWorld(t *testing.T, p *plan) *world {
-	w := &world{t: t, plan: p, scratch: scratch(t), objects: memory.New(), network: newNetwork(p), log: newEventLog(p), commits: map[string]bool{}}
+	w := &world{t: t, plan: p, scratch: scratch(t), objects: memory.New(), network: newNetwork(p), log: newEventLog(p), lie: os.Getenv(lieName),
+		commits: map[string]bool{}}
 	meta, err := sqlite.Open(t.Context(), filepath.Join(w.scratch, "metadata.db"), sqlite.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +69,13 @@ func newWorld(t *testing.T, p *plan) *world {
 
 // scratch is a folder in memory where there is one: nothing in it outlives the test, and an fsync costs nothing.
 func scratch(t *testing.T) string {
+	if dir := os.Getenv(scratchName); dir != "" {
+		dir, err := os.MkdirTemp(dir, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
 	const shm = "/dev/shm"
 	if _, err := os.Stat(shm); err != nil {
 		return t.TempDir()
@@ -89,6 +102,7 @@ func (w *world) machine(name string) *machine {
 func (w *world) fail(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	w.log.note("FAILURE: %v", err)
+	w.plan.verdict(err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.failed) < 20 {
@@ -129,7 +143,7 @@ func (w *world) later(after time.Duration, f func()) {
 type trips struct {
 	mu   sync.Mutex
 	step string
-	trip func()
+	trip func(step string)
 }
 
 func (t *trips) arm(step string) {
@@ -141,12 +155,13 @@ func (t *trips) arm(step string) {
 func (t *trips) behind(what string) {
 	t.mu.Lock()
 	hit := t.step != "" && strings.HasPrefix(what, t.step)
+	step := t.step
 	if hit {
 		t.step = ""
 	}
 	t.mu.Unlock()
 	if hit {
-		t.trip()
+		t.trip(step)
 	}
 }
 
@@ -156,6 +171,7 @@ type life struct {
 	on      *machine
 	gate    *gate
 	trips   *trips
+	objects *bucket
 	drain   context.CancelFunc
 	kill    context.CancelFunc
 	ready   chan struct{}
@@ -190,7 +206,14 @@ func (w *world) start(on *machine) *life {
 	n := w.lives
 	w.mu.Unlock()
 	l := &life{n: n, on: on, gate: newGate(), ready: make(chan struct{}), ended: make(chan struct{})}
-	l.trips = &trips{trip: l.gate.trip}
+	l.trips = &trips{trip: func(step string) {
+		w.plan.count("ended behind " + step)
+		l.gate.trip()
+	}}
+	l.objects = &bucket{next: w.objects, w: w, gate: l.gate, trips: l.trips}
+	seen := &witness{Store: w.meta, w: w, gate: l.gate, did: map[string]int{}}
+	database := newDatabase(w, l.gate, l.trips)
+	database.next = seen
 	cfg, err := config.Load(nil, nil, append(settings(on.dir), w.plan.mood...))
 	if err != nil {
 		w.t.Fatal(err)
@@ -199,8 +222,8 @@ func (w *world) start(on *machine) *life {
 	ctx, drain := context.WithCancel(alive)
 	l.kill, l.drain = kill, drain
 	out := node.Outside{
-		Metadata: newDatabase(w, l.gate, l.trips),
-		Objects:  &bucket{w.objects, w, l.gate, l.trips},
+		Metadata: &asker{database, seen},
+		Objects:  l.objects,
 		Disk:     &disk{on.disk, on.dir, w, l.gate, l.trips},
 		Listen:   w.network.listen(l.gate),
 		Life:     alive,
@@ -323,7 +346,8 @@ func (l *lifeLog) Write(p []byte) (int, error) {
 	}
 	l.note("%d: %s", l.life, line)
 	for part, what := range map[string]string{"set aside": "tail set aside", "quarantine=": "journal quarantined", "handler panicked": "handler panicked",
-		"cache found bad bytes": "bad bytes found", "a foreign object holds our key": "foreign object at our key", "hole": "hole in the index"} {
+		"cache found bad bytes": "bad bytes found", "a foreign object holds our key": "foreign object at our key", "hole": "hole in the index",
+		"waits for the journal that holds its acknowledged tail": "a partition waited for its journal"} {
 		if strings.Contains(line, part) && !strings.Contains(line, "quarantined=[]") {
 			l.plan.count(what)
 		}
