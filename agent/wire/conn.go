@@ -272,8 +272,7 @@ type charge struct{ during, after int64 }
 // body reads the rest of a frame, after its first bytes have come and the budget has room for all of it. It takes the
 // budget in one piece, so that no two frames wait for each other's rest.
 func (c *Conn) body(length int) (charge, error) {
-	within := c.s.cfg.allow(c.s.cfg.FrameTimeout, int64(length))
-	if err := c.fill(4+min(length, firstGrowth), within); err != nil {
+	if err := c.arrive(4 + min(length, firstGrowth)); err != nil {
 		return charge{}, err
 	}
 	key, _ := c.api()
@@ -291,7 +290,7 @@ func (c *Conn) body(length int) (charge, error) {
 		}
 		return charge{}, context.Cause(c.reading)
 	}
-	if err := c.fill(4+length, within); err != nil {
+	if err := c.arrive(4 + length); err != nil {
 		c.s.refund(key, total)
 		return charge{}, err
 	}
@@ -300,6 +299,23 @@ func (c *Conn) body(length int) (charge, error) {
 	}
 	after := min(int64(length), total)
 	return charge{during: total - after, after: after}, nil
+}
+
+// pace is what a client that has stopped is waited for: the next of so many bytes, or as many as have come.
+const pace = 1 << 20
+
+// arrive reads until n bytes are there. A frame may take as long as all of its bytes do at the slowest pace; but who stops
+// in the middle holds what the frame has taken no longer than its next step would take.
+func (c *Conn) arrive(n int) error {
+	cfg := &c.s.cfg
+	end := time.Now().Add(cfg.allow(cfg.FrameTimeout, int64(n-c.in.len())))
+	for c.in.len() < n {
+		step := min(n-c.in.len(), max(c.in.len(), pace))
+		if err := c.fill(c.in.len()+step, min(time.Until(end), cfg.allow(cfg.FrameTimeout, int64(step)))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refund gives back what a request has taken before its handler returned.

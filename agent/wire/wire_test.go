@@ -351,6 +351,35 @@ func TestAHalfReceivedFrameHasADeadline(t *testing.T) {
 	})
 }
 
+// A large frame has its time, but not for standing still: it has taken its bytes from the budget of all.
+func TestAFrameThatStandsStillIsGivenUpSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := serve(t, Config{MaxInFlightBytes: MaxFrame})
+		claim := frame(produceKey, 3, 1, "", strings.Repeat("x", 2*firstGrowth))
+		binary.BigEndian.PutUint32(claim, MaxFrame)
+		c := f.dial()
+		begin := time.Now()
+		send(t, c, claim)
+		slow := f.dial()
+		whole := frame(produceKey, 3, 2, "", strings.Repeat("x", 20<<20))
+		go func() { // at the slowest pace
+			for rest := whole; len(rest) > 0; time.Sleep(time.Second / 4) {
+				n := min(len(rest), 64<<10)
+				slow.Write(rest[:n])
+				rest = rest[n:]
+			}
+		}()
+		wantClosed(t, c)
+		if took := time.Since(begin); took > 35*time.Second {
+			t.Errorf("closed after %v, want FrameTimeout and the time of a MiB", took)
+		}
+		time.Sleep(2 * time.Minute)
+		if r := f.next(); len(r.lent) < 20<<20 {
+			t.Errorf("a body of %d bytes", len(r.lent))
+		}
+	})
+}
+
 func TestAnIdleConnectionIsClosedUnlessItWaitsForUs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := serve(t, Config{})
