@@ -21,15 +21,17 @@ import (
 
 	"varve.dev/metadata"
 	"varve.dev/objectstore"
+	"varve.dev/tiering/batch"
 )
 
 // virtual is a world whose clients come over pipes, so that all of it runs under virtual time.
 func virtual(t *testing.T) (w *world, dial func() *conn) {
 	w = newWorld(t, nil)
-	var kafka *pipes // the first that is listened on; the other is http's
+	var kafka *pipes // of every two that are listened on the first; the other is http's
+	listened := 0
 	w.listen = func(context.Context, string, string) (net.Listener, error) {
 		p := newPipes()
-		if kafka == nil {
+		if listened++; listened%2 == 1 {
 			kafka = p
 		}
 		return p, nil
@@ -58,11 +60,11 @@ func (c *conn) newTopic(name string, partitions int32, configs ...string) {
 }
 
 // writeAll wants one batch for each of some partitions to be acknowledged, all in one request.
-func (c *conn) writeAll(acks int16, topic string, batch []byte, partitions ...int32) {
+func (c *conn) writeAll(acks int16, topic string, records []byte, partitions ...int32) {
 	c.t.Helper()
 	puts := make([]put, 0, len(partitions))
 	for _, p := range partitions {
-		puts = append(puts, put{topic, p, batch})
+		puts = append(puts, put{topic, p, records})
 	}
 	for _, p := range ask[*kmsg.ProduceResponse](c, produceVersion, produceRequest(acks, puts...)).Topics[0].Partitions {
 		if p.ErrorCode != 0 {
@@ -339,4 +341,79 @@ func (c cost) hold(t testing.TB) {
 	if c.commits > c.wal || c.commits == 0 {
 		t.Errorf("%s: %d commits for %d flushes, want one each at most", c.name, c.commits, c.wal)
 	}
+}
+
+// Where bytes come faster than flush.bytes in an interval, PUTs follow the bytes; seals add one for each object that they
+// fill; and a cold replay of it all costs one GET for each 4 MiB, but for a tenth.
+func TestRequestsFollowTheBytes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a quarter of a GiB")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const rounds, pipelined, size = 85, 3, 1_000_000 // windows below 4 MiB, which become segments where they lie
+		w, dial := virtual(t)
+		set := []string{"flush.interval.ms=250", "flush.bytes=1048576", "seal.bytes=134217728", "seal.object.bytes=134217728",
+			"seal.check.interval.ms=1000", "cache.memory.bytes=1048576", "cache.disk.bytes=0", "session.ttl.ms=600000",
+			"seal.age.ms=60000"}
+		l := w.start(set...)
+		c := dial()
+		c.newTopic("a", 1, "segment.ms", "1")
+		var sent [][]byte
+		for i := range pipelined {
+			sent = append(sent, filler(size, uint64(i)))
+		}
+		cost := w.spend("fast", l, func() {
+			for range rounds {
+				for _, b := range sent {
+					c.send(produceVersion, produceRequest(-1, put{"a", 0, b}))
+				}
+				for range sent {
+					wantCode(t, "produce", c.receive().(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode, nil)
+				}
+			}
+		})
+		if rate := float64(cost.written) / cost.took.Seconds(); rate < 4*float64(cost.window) {
+			t.Fatalf("%.0f bytes a second are no more than one window in each interval", rate)
+		}
+		if cost.sealed == 0 {
+			t.Error("nothing was sealed")
+		}
+		cost.hold(t)
+
+		time.Sleep(5 * time.Minute) // all of it is sealed by its age
+		synctest.Wait()
+		if objects, _, _ := l.unseal.Size(); objects > 0 {
+			t.Fatalf("%d objects are not sealed", objects)
+		}
+		l.stop()
+		w.ledger.take()
+		l = w.start(set...)
+		c = dial()
+		lines := w.ledger.take()
+		if got := counted(lines, "list"); got > 0 {
+			t.Errorf("a start costs %d LISTs", got)
+		}
+		var read int64
+		for next, end := int64(0), c.offset("a", 0, -1).Offset; next < end; {
+			records := c.fetch("a", 0, next, 8<<20).RecordBatches
+			read += int64(len(records))
+			for len(records) > 0 {
+				b, rest, err := batch.Parse(records)
+				if err != nil || b.Base() != next {
+					t.Fatalf("a batch at %d, want %d: %v", b.Base(), next, err)
+				}
+				next, records = b.End(), rest
+			}
+		}
+		lines = w.ledger.take()
+		if most := 1.1 * float64(read) / (4 << 20); float64(counted(lines, "get")) > most || read < rounds*pipelined*size {
+			t.Errorf("%d bytes cost %d GETs, want at most %.1f", read, counted(lines, "get"), most)
+		} else {
+			t.Logf("%d bytes cost %d GETs of %.1f", read, counted(lines, "get"), most)
+		}
+		if got := counted(lines, "list") + counted(lines, "head") + counted(lines, "put"); got > 0 {
+			t.Errorf("a replay costs %d other requests", got)
+		}
+		l.stop()
+	})
 }
