@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"varve.dev/localstack/chaos/kcheck"
+	"varve.dev/tiering/seal"
 )
 
 // topic is one life of a topic.
@@ -23,6 +25,7 @@ type topic struct {
 	life       string // as the history knows it
 	partitions int32
 	local      bool
+	large      bool // it takes batches that fill a segment
 }
 
 func (t *topic) log(partition int32) kcheck.Log {
@@ -143,6 +146,9 @@ func (l *load) size(rng *rand.Rand) int {
 		return 40_000
 	}
 }
+
+// largeValue makes an extent that is sealed where it lies (seal.PromoteExtent).
+const largeValue = seal.PromoteExtent + 100_000
 
 // create makes a topic, however often the agent dies meanwhile.
 func (l *load) create(ctx context.Context, name, life string, partitions int32, configs map[string]string) (*topic, error) {
@@ -464,8 +470,12 @@ func (l *load) churn(number int) worker {
 		for n := 0; pause1(ctx, rng, 4*time.Second); n++ {
 			name := fmt.Sprintf("churn-%d", number)
 			configs := map[string]string{}
-			if rng.IntN(3) == 0 {
+			local, large := rng.IntN(3) == 0, rng.IntN(6) == 0
+			if local {
 				configs["varve.durability"] = "local"
+			}
+			if large {
+				configs["max.message.bytes"] = strconv.Itoa(2 * largeValue)
 			}
 			lasting, cancel := context.WithTimeout(context.WithoutCancel(ctx), length)
 			t, err := l.create(lasting, name, fmt.Sprintf("%s#%d", name, n), 1+rng.Int32N(3), configs)
@@ -474,7 +484,7 @@ func (l *load) churn(number int) worker {
 				l.w.fail("%w", err)
 				return
 			}
-			t.local = len(configs) > 0
+			t.local, t.large = local, large
 			l.mu.Lock()
 			l.live[t.life] = t
 			l.mu.Unlock()

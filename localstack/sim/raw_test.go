@@ -452,9 +452,12 @@ func (l *load) single(c *wire, number int, t *topic, rng *rand.Rand) bool {
 	acks := []int16{-1, -1, 1, 1, 0}[rng.IntN(5)]
 	var ids []uint64
 	var values [][]byte
-	for range 1 + rng.IntN(3) {
-		id := l.newID(number)
-		ids, values = append(ids, id), append(values, valueOf(id, l.size(rng)))
+	for i := range 1 + rng.IntN(3) {
+		id, size := l.newID(number), l.size(rng)
+		if t.large && i == 0 && rng.IntN(4) == 0 {
+			size = largeValue
+		}
+		ids, values = append(ids, id), append(values, valueOf(id, size))
 		l.rec.Send(kcheck.Send{ID: id, Producer: number, Log: at.of(), Acks: acks, Provisional: acks == 1 && !t.local, Once: true})
 	}
 	raw := batchOf(identity{}, values...)

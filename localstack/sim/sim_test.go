@@ -76,7 +76,7 @@ var never = []string{"handler panicked", "hole in the index", "journal quarantin
 const memoryLimit = 2 << 30
 
 // enough is how many schedules make a long run.
-const enough = 100
+const enough = 200
 
 func TestSchedules(t *testing.T) {
 	n, first := number(t, "VARVE_SIM", quick), uint64(1)
