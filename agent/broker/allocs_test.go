@@ -96,6 +96,10 @@ type imageRange struct {
 	off, n int64
 }
 
+func (i images) Some(ctx context.Context, o cache.Object, off, n int64, _ bool) (cache.View, error) {
+	return i.View(ctx, o, off, n)
+}
+
 func (i images) Borrow(o cache.Object, off, n int64) (cache.View, bool) {
 	at := imageRange{o.Key, off, n}
 	v, ok := i.views[at]

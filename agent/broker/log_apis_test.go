@@ -141,6 +141,10 @@ func (l *logs) View(_ context.Context, o cache.Object, off, n int64) (cache.View
 }
 
 // Borrow implements fetch.Viewer.
+func (l *logs) Some(ctx context.Context, o cache.Object, off, n int64, _ bool) (cache.View, error) {
+	return l.View(ctx, o, off, n)
+}
+
 func (l *logs) Borrow(o cache.Object, off, n int64) (cache.View, bool) {
 	v, err := l.View(context.Background(), o, off, n)
 	return v, err == nil && !l.elsewhere

@@ -446,6 +446,91 @@ func TestColdRequestsAreBoundedAndHaveMemoryOnlyInTheirTurn(t *testing.T) {
 	})
 }
 
+func TestSomeTakesWhatIsAtHand(t *testing.T) {
+	w := newWorld(t, 1, cache.Config{ColdBytes: 1 << 20})
+	o := w.objects[0]
+	some := func(off, n int64, wait bool) (int, error) {
+		v, err := w.Some(t.Context(), o.Object, off, n, wait)
+		got := slices.Concat(v.Slices...)
+		if !bytes.Equal(got, o.data[off:off+int64(len(got))]) {
+			t.Fatalf("some of [%d, +%d) brought other bytes", off, n)
+		}
+		v.Release()
+		return len(got), err
+	}
+	if _, err := some(0, 100, false); !errors.Is(err, cache.ErrBusy) {
+		t.Errorf("a download that was not to be waited for: %v", err)
+	}
+	cache.Settle(w.Cache)
+	first, err := some(0, 3000, false) // it was begun
+	if err != nil || first < chunkBytes/2 || first > 2*chunkBytes {
+		t.Errorf("%d bytes of the first chunk: %v", first, err)
+	}
+	w.gets(0, "what is at hand", func() { must(t, second(some(0, 3000, true))) })
+	w.gets(1, "the next chunk", func() { must(t, second(some(int64(first), 100, true))) })
+	if n, err := some(0, 3000, false); err != nil || n <= first {
+		t.Errorf("%d bytes of two chunks: %v", n, err)
+	}
+	must(t, second(some(4990, 47, true))) // into the directory
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.Some(ctx, o.Object, 3000, 10, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func second(_ int, err error) error { return err }
+
+// More readers than there is room for chunks: each comes to its end, and nothing is fetched twice.
+func TestManyReadersAtOnceFetchNothingTwice(t *testing.T) {
+	const readers, step = 12, 230
+	now := time.Unix(1_700_000_000, 0)
+	w := newWorld(t, readers, cache.Config{ColdBytes: 8 * 16 << 10, Now: func() time.Time { return now }})
+	at := make([]int64, readers)
+	rounds := 0
+	for left := readers; left > 0; rounds++ {
+		moved := false
+		for i, o := range w.objects {
+			if at[i] == 5000 {
+				continue
+			}
+			v, err := w.Some(t.Context(), o.Object, at[i], min(step, 5000-at[i]), true)
+			if errors.Is(err, cache.ErrBusy) {
+				continue
+			}
+			must(t, err)
+			for _, s := range v.Slices {
+				at[i] += int64(len(s))
+			}
+			v.Release()
+			moved = true
+			if at[i] == 5000 {
+				left--
+			}
+		}
+		if !moved {
+			t.Fatalf("nobody gets on: %v", at)
+		}
+	}
+	if got := w.store.gets.Load(); got != readers*5 {
+		t.Errorf("%d GETs in %d rounds, want %d", got, rounds, readers*5)
+	}
+	// What nobody reads on with holds nobody up.
+	must(t, w.Evict())
+	for _, o := range w.objects[:6] {
+		v, err := w.Some(t.Context(), o.Object, 0, 10, true)
+		must(t, err)
+		v.Release()
+	}
+	if _, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, true); !errors.Is(err, cache.ErrBusy) {
+		t.Errorf("six chunks of eight are being read, two are left to prefetches: got %v", err)
+	}
+	now = now.Add(time.Minute)
+	v, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, true)
+	must(t, err)
+	v.Release()
+}
+
 func TestPrefetchNeverWaitsAndIsJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, cache.Config{ColdBytes: 1 << 20, ColdRequests: 4, MemoryBytes: 1 << 20})

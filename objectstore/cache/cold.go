@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 )
 
 // span is a chunk's place: whole blocks that start in [id, id+1) × ChunkBytes. The same for every reader, so that all
@@ -26,6 +27,7 @@ type chunk struct {
 
 	loaded bool
 	gone   bool          // no longer in Cache.cold
+	used   time.Time     // when a view gave it back, or when it came
 	spent  bool          // the last view went up to its end: who reads on needs the next one
 	pins   int           // views that hold it or wait for it
 	at     *list.Element // in Cache.idle, or in Cache.spent
@@ -65,15 +67,104 @@ func (c *Cache) fromChunks(ctx context.Context, l *lease, o Object, off, end int
 			select {
 			case <-ch.done:
 			case <-ctx.Done():
+				c.unread(l.chunks)
 				return ctx.Err()
 			}
 		}
 		if ch.err != nil {
+			c.unread(l.chunks)
 			return ch.err
 		}
 		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
 	}
 	return nil
+}
+
+// unread takes back what pinning said: nobody has read these chunks.
+func (c *Cache) unread(chunks []*chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range chunks {
+		ch.spent = false // it is pinned, hence on no list
+	}
+}
+
+// someChunks borrows from the first chunk under [off, end), and from those behind it that are here.
+func (c *Cache) someChunks(ctx context.Context, l *lease, o *Object, off, end int64, wait bool) error {
+	if err := c.pinSome(l, o, off, end, wait); err != nil {
+		return err
+	}
+	first := l.chunks[0]
+	select {
+	case <-first.done:
+	default:
+		select {
+		case <-first.done:
+		case <-ctx.Done():
+			c.unread(l.chunks)
+			return ctx.Err()
+		}
+	}
+	if first.err != nil {
+		c.unread(l.chunks)
+		return first.err
+	}
+	for _, ch := range l.chunks {
+		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
+	}
+	return nil
+}
+
+func (c *Cache) pinSome(l *lease, o *Object, off, end int64, wait bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
+	}
+	for s := range c.spans(o, off, end) {
+		ch := c.chunkAt(o.Key, s.id)
+		here := ch != nil && ch.span == s
+		switch {
+		case len(l.chunks) > 0 && !(here && ch.loaded):
+			return nil // what is behind comes with the next view
+		case !here && !c.room(s.end-s.start):
+			return ErrBusy
+		case !here:
+			c.stats.Misses++
+			ch = c.startChunk(o, s, nil)
+		case len(l.chunks) == 0:
+			c.stats.ColdHits++
+		}
+		if !ch.loaded && !wait {
+			return ErrBusy
+		}
+		c.pin(l, ch, end)
+	}
+	return nil
+}
+
+func (c *Cache) pin(l *lease, ch *chunk, end int64) {
+	ch.pins++
+	c.stir(ch)
+	ch.spent = end >= ch.span.end
+	l.chunks = append(l.chunks, ch)
+}
+
+const (
+	// aheadShare of ColdBytes is left to prefetches: who reads on finds the next chunk there.
+	aheadShare = 4
+	// middle is how long a chunk that was not read to its end is left to whoever reads it.
+	middle = 2 * time.Second
+)
+
+// room says whether a download of so many bytes leaves everybody what he is in the middle of.
+func (c *Cache) room(size int64) bool {
+	taken := c.coldBytes - c.spentBytes + c.coming
+	old := c.cfg.Now().Add(-middle)
+	for e := c.idle.Back(); e != nil && e.Value.(*chunk).used.Before(old); e = e.Prev() {
+		taken -= int64(cap(e.Value.(*chunk).data))
+	}
+	return taken <= 0 || taken+size <= c.cfg.ColdBytes-c.cfg.ColdBytes/aheadShare
 }
 
 var errClosed = errors.New("cache is closed")
@@ -91,10 +182,7 @@ func (c *Cache) pinChunks(l *lease, o *Object, off, end int64) error {
 			hit = false
 			ch = c.startChunk(o, s, nil)
 		}
-		ch.pins++
-		c.stir(ch)
-		ch.spent = end >= s.end
-		l.chunks = append(l.chunks, ch)
+		c.pin(l, ch, end)
 	}
 	if hit {
 		c.stats.ColdHits++
@@ -189,6 +277,7 @@ func (c *Cache) rest(ch *chunk) {
 		ch.data = nil
 		return
 	}
+	ch.used = c.cfg.Now()
 	if ch.spent {
 		ch.at = c.spent.PushBack(ch)
 		c.spentBytes += int64(cap(ch.data))

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"sort"
@@ -67,6 +68,26 @@ func (l *lease) release() {
 //
 // A view of n bytes may hold that much memory, and a chunk more at either end: read large objects piece by piece.
 func (c *Cache) View(ctx context.Context, o Object, off, n int64) (View, error) {
+	return c.viewBy(ctx, o, off, n, c.fromBelow)
+}
+
+// Some is View for a reader of many things at once, of as much from off on as is at hand. Of a cold object it answers what
+// lies in memory from off on, and if that is nothing, waits for the first chunk if wait says so. It fails with ErrBusy
+// where it would have to wait else, and where a download would drive out what others are in the middle of. What it begins
+// to download goes on.
+func (c *Cache) Some(ctx context.Context, o Object, off, n int64, wait bool) (View, error) {
+	return c.viewBy(ctx, o, off, n, func(ctx context.Context, l *lease, o Object, off, n int64) error {
+		if off+n > o.blocksEnd() {
+			return c.fromBelow(ctx, l, o, off, n)
+		}
+		return c.someChunks(ctx, l, &o, off, off+n, wait)
+	})
+}
+
+// ErrBusy says that what was asked for is not here, and that its time will come.
+var ErrBusy = errors.New("the cache is busy with what others read")
+
+func (c *Cache) viewBy(ctx context.Context, o Object, off, n int64, fromBelow func(context.Context, *lease, Object, int64, int64) error) (View, error) {
 	if err := o.check(off, n); err != nil {
 		return View{}, err
 	}
@@ -83,7 +104,7 @@ func (c *Cache) View(ctx context.Context, o Object, off, n int64) (View, error) 
 		return View{l.slices, l}, nil
 	}
 	if err == nil {
-		err = c.fromBelow(ctx, l, o, off, n)
+		err = fromBelow(ctx, l, o, off, n)
 	}
 	if err != nil {
 		l.release()

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/maypok86/otter/v2"
 
@@ -27,6 +28,8 @@ var ErrHole = errors.New("no object holds the offset")
 // Viewer reads objects (objectstore/cache).
 type Viewer interface {
 	View(ctx context.Context, o cache.Object, off, n int64) (cache.View, error)
+	// Some is View of as much as is at hand; it may fail with cache.ErrBusy.
+	Some(ctx context.Context, o cache.Object, off, n int64, wait bool) (cache.View, error)
 	// Borrow is View where the range lies in memory and nothing is waited for.
 	Borrow(o cache.Object, off, n int64) (v cache.View, ok bool)
 	Prefetch(o cache.Object, off, n int64)
@@ -238,25 +241,74 @@ func (r *Result) keep(v cache.View) {
 
 // Read fills one part per plan with whole batches, the first of which contains the plan's offset, within maxBytes for all,
 // but for the first batch of the first part that has any (KIP-74). Plans are read in parallel, as many as the bytes that are left may need. When ctx ends a part whose
-// bytes are still on their way stays empty, and its download goes on: the next read joins it.
+// bytes are still on their way stays empty, and its download goes on: the next read joins it. So does one of several parts for
+// whose download there is no room, as long as others have something.
 func (r *Reader) Read(ctx context.Context, plans []Plan, maxBytes int) *Result {
 	res := r.result(len(plans))
 	maxBytes = max(maxBytes, 1) // less asks for one batch too
 	left := maxBytes
+	waiting := newPatience(ctx)
+	defer waiting.end()
 	for from := 0; from < len(plans) && left > 0; {
 		to, want := from, 0
 		for to < len(plans) && to-from < r.cfg.ConcurrentMax && (to == from || want < left) {
 			want += plans[to].Bytes()
 			to++
 		}
-		r.wave(ctx, plans[from:to], res, res.Parts[from:to], left)
+		r.wave(waiting, plans[from:to], res, res.Parts[from:to], left)
 		for i := from; i < to; i++ {
 			left = fit(&res.Parts[i], left, left == maxBytes)
 		}
 		from = to
 	}
+	if i := res.idle(); i >= 0 {
+		res.Parts[i] = r.one(ctx, &plans[i], res, res.Parts[i].Slices, maxBytes, true)
+		fit(&res.Parts[i], maxBytes, true)
+	}
 	res.hold(plans)
 	return res
+}
+
+// worth is how many bytes are worth an answer of their own, so that those which are still awaited come with the next: a
+// fetch of many cold partitions would else take as long as the slowest of their downloads.
+const worth = 8 << 20
+
+// patience ends when as many bytes are there as are worth an answer: from then on only what is at hand is taken.
+type patience struct {
+	context.Context
+	end  context.CancelFunc
+	came atomic.Int64
+}
+
+func newPatience(ctx context.Context) *patience {
+	p := &patience{}
+	p.Context, p.end = context.WithCancel(ctx)
+	return p
+}
+
+func (p *patience) got(n int) {
+	if p.came.Add(int64(n)) >= worth {
+		p.end()
+	}
+}
+
+// idle forgives parts that there was no room for, and names the first of them if nothing else came.
+func (r *Result) idle() int {
+	first, nothing := -1, true
+	for i := range r.Parts {
+		p := &r.Parts[i]
+		if errors.Is(p.Err, cache.ErrBusy) {
+			p.Err = nil
+			if first < 0 {
+				first = i
+			}
+		}
+		nothing = nothing && p.Bytes == 0 && p.Err == nil
+	}
+	if nothing {
+		return first
+	}
+	return -1
 }
 
 // hold takes over what plans hold.
@@ -313,14 +365,18 @@ func fit(p *Part, left int, first bool) int {
 	return left - p.Bytes
 }
 
-func (r *Reader) wave(ctx context.Context, plans []Plan, res *Result, parts []Part, left int) {
+func (r *Reader) wave(ctx *patience, plans []Plan, res *Result, parts []Part, left int) {
 	if len(plans) == 1 {
-		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left)
+		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left, len(res.Parts) == 1)
+		ctx.got(parts[0].Bytes)
 		return
 	}
 	var wg sync.WaitGroup
 	for i := range plans {
-		wg.Go(func() { parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left) })
+		wg.Go(func() {
+			parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left, false)
+			ctx.got(parts[i].Bytes)
+		})
 	}
 	wg.Wait()
 }

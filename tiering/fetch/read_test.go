@@ -247,6 +247,68 @@ func TestTheEndOfTimeLeavesAPartEmpty(t *testing.T) {
 }
 
 // A directory's download outlives who asked for it: a fetch that has other data waits only 50 ms, and would never see it.
+func TestWhatIsAwaitedComesWithTheNextAnswer(t *testing.T) {
+	w := newWorld()
+	large, late := part(0), part(1)
+	a := w.add("wal/1", metadata.WAL, map[metadata.PartitionID][]batch.Batch{large: {plain(0, 1, 9<<20)}}, nil)
+	b := w.add("wal/2", metadata.WAL, map[metadata.PartitionID][]batch.Batch{late: {plain(0, 1, 100)}}, nil)
+	w.slow["wal/2"] = true
+	r := w.reader(t)
+	plans := []fetch.Plan{{Partition: late, Max: 1 << 20, Pieces: b.pieces(late)}, {Partition: large, Max: 10 << 20, Pieces: a.pieces(large)}}
+	res := r.Read(t.Context(), plans, 50<<20) // without an end of time
+	defer res.Release()
+	if res.Parts[0].Bytes != 0 || res.Parts[0].Err != nil || res.Parts[1].Bytes < 9<<20 {
+		t.Errorf("parts: %d bytes, %v; %d bytes", res.Parts[0].Bytes, res.Parts[0].Err, res.Parts[1].Bytes)
+	}
+}
+
+func TestAPartWithoutRoomIsLeftOutUnlessItIsAlone(t *testing.T) {
+	w := newWorld()
+	one, two := part(0), part(1)
+	a := w.add("wal/1", metadata.WAL, map[metadata.PartitionID][]batch.Batch{one: {plain(0, 1, 100)}}, nil)
+	b := w.add("wal/2", metadata.WAL, map[metadata.PartitionID][]batch.Batch{two: {plain(0, 1, 100)}}, nil)
+	w.busy = map[string]bool{"wal/1": true}
+	r := w.reader(t)
+	plans := []fetch.Plan{{Partition: one, Max: 1 << 20, Pieces: a.pieces(one)}, {Partition: two, Max: 1 << 20, Pieces: b.pieces(two)}}
+	res := r.Read(t.Context(), plans, 50<<20)
+	if res.Parts[0].Bytes != 0 || res.Parts[0].Err != nil || res.Parts[1].Bytes == 0 {
+		t.Errorf("beside another: %+v", res.Parts)
+	}
+	res.Release()
+	w.busy["wal/2"] = true
+	res = r.Read(t.Context(), plans, 50<<20)
+	if res.Parts[0].Bytes == 0 || res.Parts[1].Bytes != 0 || res.Parts[1].Err != nil {
+		t.Errorf("nothing else came: %+v", res.Parts)
+	}
+	res.Release()
+}
+
+func TestOneOfManyPartsTakesWhatIsAtHand(t *testing.T) {
+	w := newWorld()
+	p, q := part(0), part(1)
+	var batches []batch.Batch
+	for i := range 40 {
+		batches = append(batches, plain(int64(i), 1, 10_000))
+	}
+	s := w.add("wal/1", metadata.WAL, map[metadata.PartitionID][]batch.Batch{p: batches}, nil)
+	other := w.add("wal/2", metadata.WAL, map[metadata.PartitionID][]batch.Batch{q: {plain(0, 1, 100)}}, nil)
+	w.cut = map[string]int64{"wal/1": s.bounds[10]} // chunks end where batches do
+	r := w.reader(t)
+	for from := int64(0); from < 40; from += 10 {
+		plans := []fetch.Plan{{Partition: p, From: from, Max: 1 << 20, Pieces: s.pieces(p)}, {Partition: q, Max: 1 << 20, Pieces: other.pieces(q)}}
+		res := r.Read(t.Context(), plans, 2<<20)
+		if got, want := res.Parts[0].Bytes, int(s.bounds[10]); res.Parts[0].Err != nil || got != want {
+			t.Errorf("from %d: %d bytes, want %d of what is at hand: %v", from, got, want, res.Parts[0].Err)
+		}
+		res.Release()
+	}
+	res := r.Read(t.Context(), []fetch.Plan{{Partition: p, Max: 1 << 20, Pieces: s.pieces(p)}}, 1<<20)
+	defer res.Release()
+	if got, want := res.Parts[0].Bytes, int(s.bounds[39])+len(batches[39]); got != want {
+		t.Errorf("alone: %d bytes, want all of %d", got, want)
+	}
+}
+
 func TestADirectoryIsReadToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -19,12 +19,13 @@ type reading struct {
 	from   int64 // offset that comes next
 	want   int
 	memory bool               // and nothing else is looked at
+	all    bool               // whatever it takes: nothing else came
 	next   []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
-// one reads one plan.
-func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int) Part {
-	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), part: Part{Slices: reused}}
+// one reads one plan. all: it waits for whatever it takes.
+func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int, all bool) Part {
+	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), all: all, part: Part{Slices: reused}}
 	g.part.Err = g.read(ctx)
 	// An error that came after some bytes comes again with the next read; one that says that the time is up is none.
 	if g.part.Bytes > 0 || ctx.Err() != nil {
@@ -108,10 +109,14 @@ func (g *reading) piece(ctx context.Context, x Piece) error {
 	}
 	for full := false; !full && pos < r.Len && g.part.Bytes < g.want; {
 		n := min(r.Len-pos, max(int64(g.want-g.part.Bytes), minView, need))
-		v, err := g.viewOf(ctx, o, r.Pos+pos, n)
+		v, err := g.viewOf(ctx, o, r.Pos+pos, n, need > 0)
+		if errors.Is(err, cache.ErrBusy) && g.part.Bytes > 0 {
+			break // the rest comes with the next read
+		}
 		if err != nil {
 			return err
 		}
+		n = length(v.Slices)
 		w := walk{from: g.from, want: g.want, dense: dense, part: &g.part}
 		w.over(v.Slices)
 		if w.taken > 0 {
@@ -144,7 +149,15 @@ func (g *reading) piece(ctx context.Context, x Piece) error {
 // errElsewhere: what was looked for in memory only lies in another place.
 var errElsewhere = errors.New("not in memory")
 
-func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64) (cache.View, error) {
+func length(slices [][]byte) (n int64) {
+	for _, s := range slices {
+		n += int64(len(s))
+	}
+	return n
+}
+
+// viewOf borrows a range, or what is at hand of it unless whole is asked for. What a part already has is not kept waiting.
+func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64, whole bool) (cache.View, error) {
 	if g.memory {
 		v, ok := g.view.Borrow(o, off, n)
 		if !ok {
@@ -152,7 +165,13 @@ func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64) (cac
 		}
 		return v, nil
 	}
-	v, err := g.view.View(ctx, o, off, n)
+	var v cache.View
+	var err error
+	if g.all || whole {
+		v, err = g.view.View(ctx, o, off, n)
+	} else {
+		v, err = g.view.Some(ctx, o, off, n, g.part.Bytes == 0)
+	}
 	if err != nil {
 		return v, fmt.Errorf("read %s at %d: %w", o.Key, off, err)
 	}

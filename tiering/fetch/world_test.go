@@ -87,6 +87,8 @@ type world struct {
 	cuts     *rand.Rand      // where views are cut into slices; nil: only at the ends of batches, all of them
 	memory   map[string]bool // what Borrow finds
 	slow     map[string]bool // views of these objects end with their context
+	busy     map[string]bool // see Some
+	cut      map[string]int64
 	readAt   func(ctx context.Context, key string) error
 	holes    []int64
 	away     error // of the index
@@ -198,6 +200,20 @@ func (w *world) View(ctx context.Context, o cache.Object, off, n int64) (cache.V
 	}
 	v.Slices = append(v.Slices, s.bytes[off:off+n:off+n])
 	return v, nil
+}
+
+// Some implements fetch.Viewer: of an object that is busy nothing is at hand, of one that is cut so many bytes.
+func (w *world) Some(ctx context.Context, o cache.Object, off, n int64, wait bool) (cache.View, error) {
+	w.mu.Lock()
+	busy, cut := w.busy[o.Key], w.cut[o.Key]
+	w.mu.Unlock()
+	if busy || cut > 0 && !wait {
+		return cache.View{}, fmt.Errorf("view %s: %w", o.Key, cache.ErrBusy)
+	}
+	if cut > 0 {
+		n = min(n, cut-off%cut)
+	}
+	return w.View(ctx, o, off, n)
 }
 
 // Borrow implements fetch.Viewer: what a test says lies in memory.
