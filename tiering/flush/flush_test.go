@@ -971,6 +971,7 @@ func TestJournalWindowsGoOnAboveThoseOnDisk(t *testing.T) {
 		if err := w.Quiesce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the journal is told last
 		if w.journal.now().released <= 9<<36 {
 			t.Errorf("released window %d", w.journal.now().released)
 		}
