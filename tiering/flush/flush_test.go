@@ -694,9 +694,9 @@ func TestDrainRefusesAppendsAndCommitsWhatIsThere(t *testing.T) {
 		a := w.append(p, Local, 10)
 		b := w.append(p, Nobody, 10)
 		busy := make(chan error, 1)
-		w.mu.Lock()
+		w.Buffer.mu.Lock()
 		w.reserved = w.cfg.BufferBytes
-		w.mu.Unlock()
+		w.Buffer.mu.Unlock()
 		go func() { busy <- w.Reserve(t.Context(), 100, Stored) }()
 		synctest.Wait()
 		if err := w.Drain(t.Context()); err != nil {
