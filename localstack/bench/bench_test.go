@@ -268,7 +268,7 @@ func control(t *testing.T, again bool) (*stub, string) {
 	ready, out := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		done <- floorMain(floorConfig{url: s.url + "/" + stubBucket, interval: time.Millisecond, bytes: 256 << 10, again: again}, stdin, out)
+		done <- floorMain(floorConfig{url: s.url + "/" + stubBucket, interval: time.Millisecond, bytes: 256 << 10, again: again, keep: !again}, stdin, out)
 	}()
 	t.Cleanup(func() {
 		stop.Close()
@@ -312,8 +312,8 @@ func TestTheControlStoresEveryByteBeforeItAnswers(t *testing.T) {
 		t.Errorf("%d batches are stored, want 512", batches)
 	}
 	read, err := bareFetches(t.Context(), address, 2, 3)
-	if err != nil || read.answers != 6 || read.bytes == 0 {
-		t.Errorf("fetched %+v, %v", read, err)
+	if err != nil || read.answers != 6 || read.bytes != 6*stored {
+		t.Errorf("fetched %+v, want all of %d bytes each time: %v", read, stored, err)
 	}
 }
 

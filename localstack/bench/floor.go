@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,7 +27,7 @@ type floor struct {
 	open   *floorWindow
 	free   [][]byte
 	wake   chan struct{}
-	tail   []byte // what fetches are answered with
+	kept   [][]byte // batches, in the order in which they came: what fetches are answered with
 
 	settled []*floorWindow // stored once
 	seals   int
@@ -39,6 +38,7 @@ type floorConfig struct {
 	interval time.Duration
 	bytes    int // of a window
 	again    bool
+	keep     bool // what was stored, for fetches
 }
 
 type floorWindow struct {
@@ -86,7 +86,9 @@ func floorMain(cfg floorConfig, stdin io.Reader, stdout io.Writer) error {
 
 type floorConn struct {
 	*conn
-	mu sync.Mutex // of writes
+	mu    sync.Mutex // of writes
+	fetch net.Buffers
+	at    int // batch to be fetched
 }
 
 func (f *floor) serve(ctx context.Context, nc net.Conn) {
@@ -94,7 +96,6 @@ func (f *floor) serve(ctx context.Context, nc net.Conn) {
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()
 	c := &floorConn{conn: &conn{nc: nc, buf: make([]byte, 1<<20)}}
-	var fetch net.Buffers
 	for {
 		// A request begins with key and version where an answer has its correlation id.
 		api, body, err := c.next()
@@ -106,7 +107,7 @@ func (f *floor) serve(ctx context.Context, nc net.Conn) {
 		case produceKey:
 			err = f.produce(c, correlation, body[4:])
 		case fetchKey:
-			fetch, err = f.fetch(c, correlation, fetch)
+			err = f.fetch(c, correlation)
 		default:
 			err = fmt.Errorf("the control knows no API key %d", api>>16)
 		}
@@ -170,7 +171,11 @@ func (f *floor) add(b batch.Batch) {
 		w.chunks = append(w.chunks, f.chunk(len(b)))
 		last++
 	}
+	at := len(w.chunks[last])
 	w.chunks[last] = append(w.chunks[last], b...)
+	if f.keep {
+		f.kept = append(f.kept, w.chunks[last][at:])
+	}
 	w.bytes += len(b)
 	w.sum = batch.Concat(w.sum, b.Sum(), int64(len(b)))
 }
@@ -248,9 +253,6 @@ func (f *floor) due(last time.Time) (*floorWindow, time.Duration) {
 		return nil, wait
 	}
 	f.open = &floorWindow{}
-	if f.tail == nil {
-		f.tail = bytes.Join(w.chunks, nil)
-	}
 	return w, 0
 }
 
@@ -292,7 +294,7 @@ func (f *floor) recycle(ws []*floorWindow) {
 	defer f.mu.Unlock()
 	for _, w := range ws {
 		for _, c := range w.chunks {
-			if cap(c) == floorChunk {
+			if cap(c) == floorChunk && !f.keep {
 				f.free = append(f.free, c[:0])
 			}
 		}
@@ -340,31 +342,26 @@ func (f *floor) answer(wait []floorAnswer) {
 	}
 }
 
-// floorFetch is what one fetch of the control answers: as many bytes of one window as a consumer asks of one partition.
-const floorFetch = 1 << 20
+// floorFetch is what one fetch of the control answers: as much as a consumer asks of sixteen partitions.
+const floorFetch = 16 << 20
 
-// fetch answers with the batches of the first window, each a slice of its own.
-func (f *floor) fetch(c *floorConn, correlation int32, out net.Buffers) (net.Buffers, error) {
+// fetch answers with the batches that follow those of the connection's last fetch, each a slice of its own, from the first
+// again when the last is reached: all of them are read, as a consumer does, and not what the processor's cache still has.
+func (f *floor) fetch(c *floorConn, correlation int32) error {
 	f.mu.Lock()
-	tail := f.tail
+	kept := f.kept
 	f.mu.Unlock()
-	out = out[:0]
-	records := 0
-	for rest := tail; len(rest) > 0; {
-		b, next, err := batch.Parse(rest)
-		if err != nil {
-			return out, err
-		}
-		if records > 0 && records+len(b) > floorFetch {
-			break
-		}
-		if len(out) == 0 {
-			out = append(out, nil) // the head
-		}
-		out, records, rest = append(out, b), records+len(b), next
+	if len(kept) == 0 {
+		return errors.New("nothing is kept")
 	}
-	if records == 0 {
-		return out, errors.New("nothing was produced yet")
+	out := append(c.fetch[:0], nil) // the head
+	records := 0
+	if c.at == len(kept) {
+		c.at = 0
+	}
+	for ; c.at < len(kept) && (records == 0 || records+len(kept[c.at]) <= floorFetch); c.at++ {
+		out = append(out, kept[c.at])
+		records += len(kept[c.at])
 	}
 	head := make([]byte, 0, 128)
 	head = kbin.AppendInt32(head, 0)
@@ -382,7 +379,7 @@ func (f *floor) fetch(c *floorConn, correlation int32, out net.Buffers) (net.Buf
 	binary.BigEndian.PutUint32(head, uint32(len(head)-4+records+end))
 	out[0] = head
 	out = append(out, make([]byte, end))
-	sending := out
-	_, err := sending.WriteTo(c.nc)
-	return out, err
+	c.fetch = out
+	_, err := out.WriteTo(c.nc)
+	return err
 }

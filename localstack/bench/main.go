@@ -169,6 +169,7 @@ func runFloor(args []string, stdout, stderr io.Writer) error {
 	flags.DurationVar(&cfg.interval, "interval", 20*time.Millisecond, "least time between two windows")
 	flags.IntVar(&cfg.bytes, "bytes", 8<<20, "of a window")
 	flags.BoolVar(&cfg.again, "again", false, "PUT every byte a second time, as sealing does")
+	flags.BoolVar(&cfg.keep, "keep", false, "keep what was stored, and answer fetches with it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -120,13 +120,14 @@ func (b *bench) object(ctx context.Context, k kind, l load, more ...string) (fig
 
 func forVarve(k kind, set map[string]string) map[string]string {
 	if k == bare {
-		return map[string]string{"again": set["again"]}
+		return map[string]string{"again": set["again"], "keep": set["keep"]}
 	}
 	if k == kafka {
 		return nil
 	}
 	set = maps.Clone(set)
 	delete(set, "again")
+	delete(set, "keep")
 	return set
 }
 
@@ -375,7 +376,7 @@ func (b *bench) fetchScenarios() (all []scenario) {
 
 // memory reads again and again what is still in memory.
 func (b *bench) memory(ctx context.Context, k kind, l load, n int) (figures, error) {
-	t, err := b.start(ctx, k, 64<<10, forVarve(k, map[string]string{"again": "false"}))
+	t, err := b.start(ctx, k, 64<<10, forVarve(k, map[string]string{"again": "false", "keep": "true"}))
 	defer b.stop(t)
 	if err != nil {
 		return nil, err
@@ -386,7 +387,7 @@ func (b *bench) memory(ctx context.Context, k kind, l load, n int) (figures, err
 	if _, err := produce(ctx, t.kafka, "t", l); err != nil {
 		return nil, err
 	}
-	if k == bare { // it answers one partition of one MiB for ever
+	if k == bare { // it answers all that it has, again and again
 		return b.reading(ctx, t, func(ctx context.Context) (consumed, error) {
 			return bareFetches(ctx, t.kafka, n, int(4*l.total/floorFetch)/n)
 		})

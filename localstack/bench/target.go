@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (b *bench) start(ctx context.Context, k kind, keepMost int64, set map[strin
 		return nil, err
 	}
 	if k == bare {
-		return t, t.run(ctx, b.self, "floor", "-url", t.stub.url+"/"+stubBucket, "-interval", b.interval.String(), "-again="+set["again"])
+		return t, t.run(ctx, b.self, "floor", "-url", t.stub.url+"/"+stubBucket, "-interval", b.interval.String(), "-again="+set["again"], "-keep="+cmp.Or(set["keep"], "false"))
 	}
 	t.args = []string{b.program, "dev", "--data", filepath.Join(dir, "data"), "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0",
 		"--set", fmt.Sprintf("store.url=%s://%s/p?endpoint=%s&region=us-east-1&path-style=true", b.driver, stubBucket, t.stub.url),
