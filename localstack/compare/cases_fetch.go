@@ -149,6 +149,16 @@ func fetchCases() []conversation {
 				t.ask("next, nothing changed", v, session(resp.SessionID, 1))
 			}
 		}},
+		{"11 a rack that no replica is in", func(t *talk) {
+			a := t.topic("a", 1)
+			t.write(a, values("0"))
+			t.from("fetch", 11, func(int16) kmsg.Request {
+				req := fetch(a, 0)
+				req.Rack = "nowhere"
+				return req
+			})
+			t.each("leader epochs", func(int16) kmsg.Request { return metadata(false, a.name) })
+		}},
 		{"28 read_committed without transactions", func(t *talk) {
 			a := t.topic("a", 1)
 			t.write(a, values("0", "1"))

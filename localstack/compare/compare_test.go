@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -66,6 +67,42 @@ func TestApacheKafkaAnswersAsRecorded(t *testing.T) {
 	}
 	for _, d := range compare(recorded, both.kafka, nil).differences {
 		t.Errorf("case %q, %s: %s was %s when it was recorded, is %s", d.c, d.where(), d.field, d.kafka, d.varve)
+	}
+}
+
+// Every item of the checklist, from connections to classic groups, is tried by a case here, or by the test that is named.
+func TestEveryItemIsTried(t *testing.T) {
+	const items = 46
+	elsewhere := map[int]string{ // file of tests, and what is in the test's name
+		8:  "agent/node/protocol_test.go Item8",
+		9:  "agent/node/protocol_test.go Item9",
+		19: "agent/config/config_test.go TestTopicDefaultsAreKafkas",
+		32: "agent/node/protocol_test.go Item32",
+		35: "agent/node/protocol_test.go Item35",
+		36: "agent/node/protocol_test.go Item36",
+		38: "agent/node/protocol_test.go Item38",
+	}
+	tried := map[string]bool{}
+	for _, c := range conversations() {
+		number, _, _ := strings.Cut(c.name, " ")
+		tried[number] = true
+	}
+	for item := 1; item <= items; item++ {
+		where, named := elsewhere[item]
+		if tried[strconv.Itoa(item)] == named {
+			t.Errorf("item %d: tried here %v, elsewhere %q: want one of the two", item, tried[strconv.Itoa(item)], where)
+		}
+		if !named {
+			continue
+		}
+		file, name, _ := strings.Cut(where, " ")
+		text, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(text, []byte(name)) {
+			t.Errorf("item %d: %s has no test named %s", item, file, name)
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ type talk struct {
 	ctx      context.Context
 	addr     string
 	versions map[int16]span
-	prefix   string // of every topic and group of this case; it does not appear in the record
+	prefix   string // of every topic and group of this case; it does not appear in the record, and cannot in a uuid
 	links    map[string]*link
 	normal   *normal
 	record   []answer
@@ -89,7 +89,7 @@ func askAll(ctx context.Context, addr string, versions map[int16]span, only stri
 type stuck struct{ err error }
 
 func holdOne(ctx context.Context, addr string, versions map[int16]span, c conversation, number int) (got []answer, err error) {
-	t := &talk{ctx: ctx, addr: addr, versions: versions, prefix: fmt.Sprintf("c%03d-", number), links: map[string]*link{}, asked: map[string]bool{}}
+	t := &talk{ctx: ctx, addr: addr, versions: versions, prefix: fmt.Sprintf("x%03d-", number), links: map[string]*link{}, asked: map[string]bool{}}
 	t.normal = newNormal(t.prefix)
 	defer t.hangUp()
 	defer func() {
