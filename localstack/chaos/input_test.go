@@ -89,7 +89,7 @@ func TestBadInput(t *testing.T) {
 		}, []string{"address already in use"}},
 		{"an unknown key", func(t *testing.T) *world { return fresh(t).with("flush.intervall.ms=5") }, []string{"flush.intervall.ms", "flush.interval.ms"}},
 		{"a value out of range", func(t *testing.T) *world { return fresh(t).with("flush.bytes=1") }, []string{"flush.bytes", "65536"}},
-		{"a journal too small for its files", func(t *testing.T) *world { return fresh(t).with("journal.bytes=2097152", "journal.file.bytes=2097152") },
+		{"a journal too small for its files", func(t *testing.T) *world { return fresh(t).with("journal.bytes=3145728", "journal.file.bytes=2097152") },
 			[]string{"journal.bytes", "journal.file.bytes"}},
 		{"a store.url of no kind", func(t *testing.T) *world { return fresh(t).with("store.url=ftp://x/y") }, []string{"store.url"}},
 		{"a plain listener for everybody", func(t *testing.T) *world { return fresh(t).with("http.listen=0.0.0.0:0") }, []string{"listeners.insecure.allow"}},

@@ -36,7 +36,7 @@ func outageTime() time.Duration {
 	case *roundsFlag > ciRounds:
 		return time.Minute
 	case os.Getenv("VARVE_TEST_ALL") == "":
-		return 3 * time.Second
+		return 5 * time.Second
 	}
 	return 6 * time.Second
 }

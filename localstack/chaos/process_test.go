@@ -22,15 +22,40 @@ import (
 // patience bounds every wait for a real process; the usual wait is far below a second. It outlasts an outage of a minute.
 const patience = 2 * time.Minute
 
-// build compiles the program once for a test.
+// built is the program, compiled once for all tests that want it.
+var built struct {
+	once   sync.Once
+	folder string
+	err    error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.folder != "" {
+		if err := os.RemoveAll(built.folder); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// build compiles the program, and answers where it is.
 func build(t *testing.T) string {
 	t.Helper()
-	target := filepath.Join(t.TempDir(), "varve")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", target, "varve.dev/agent")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	built.once.Do(func() {
+		if built.folder, built.err = os.MkdirTemp("", "varve-chaos"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", filepath.Join(built.folder, "varve"), "varve.dev/agent")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return target
+	return filepath.Join(built.folder, "varve")
 }
 
 // process is a running program. Whoever starts one kills or stops it.
