@@ -203,7 +203,7 @@ func TestBoundsHoldForTenThousandPartitions(t *testing.T) {
 		const partitions, silent = 10_000, 4711
 		w, dial := virtual(t)
 		l := w.start("flush.interval.ms=250", "journal.bytes=8388608", "produce.buffer.bytes=33554432", "cache.memory.bytes=4194304",
-			"cache.disk.bytes=16777216", "cache.cold.bytes=8388608", "seal.check.interval.ms=1000", "gc.interval.ms=60000",
+			"cache.disk.bytes=16777216", "cache.cold.bytes=8388608", "seal.check.interval.ms=10000", "gc.interval.ms=60000",
 			"session.ttl.ms=600000",
 			fmt.Sprint("seal.objects=", form.rows), fmt.Sprint("seal.directory.bytes=", form.directories))
 		c := dial()
