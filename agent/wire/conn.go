@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -115,12 +116,12 @@ func (c *Conn) log(cause error) {
 	case errors.As(cause, &closed):
 		reason = "handler"
 		if closed.error != nil {
-			c.s.log.Info("connection closed by its handler", "remote", c.nc.RemoteAddr().String(), "client", c.client,
+			c.s.tell(slog.LevelInfo, "connection closed by its handler", "remote", c.nc.RemoteAddr().String(), "client", c.client,
 				"error", closed.error)
 		}
 	case errors.As(cause, &refused):
 		reason = refused.reason
-		c.s.log.Warn("connection refused a request", "remote", c.nc.RemoteAddr().String(), "client", c.client,
+		c.s.tell(slog.LevelWarn, "connection refused a request", "remote", c.nc.RemoteAddr().String(), "client", c.client,
 			"reason", reason, "error", cause)
 	case errors.Is(cause, errPanic):
 		reason = "panic" // logged where it happened
@@ -128,7 +129,7 @@ func (c *Conn) log(cause error) {
 		reason = "idle"
 	case errors.Is(cause, os.ErrDeadlineExceeded):
 		reason = "slow"
-		c.s.log.Warn("connection was too slow", "remote", c.nc.RemoteAddr().String(), "client", c.client, "error", cause)
+		c.s.tell(slog.LevelWarn, "connection was too slow", "remote", c.nc.RemoteAddr().String(), "client", c.client, "error", cause)
 	case errors.Is(cause, errDrained), errors.Is(cause, errStopped):
 		reason = "drained"
 	}

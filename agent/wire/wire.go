@@ -146,6 +146,9 @@ type Server struct {
 	buffers  *buffers
 	flexible [kmsg.MaxKey + 1]int16 // first flexible version of each key; -1: none
 
+	told   atomic.Int64 // when strangers were last written about, in nanoseconds of the Unix epoch
+	untold atomic.Int64 // lines about them that were left out since
+
 	open  atomic.Int64 // connections
 	mu    sync.Mutex   // guards perIP
 	perIP map[netip.Addr]int
@@ -280,6 +283,22 @@ func (s *Server) leave(ip netip.Addr) {
 	s.mu.Unlock()
 	s.open.Add(-1)
 	s.metrics.connections.Dec()
+}
+
+// tellEvery bounds the lines that strangers can make the log grow by; metrics count every one of them.
+const tellEvery = time.Second
+
+// tell writes about a stranger, unless one was written about just now.
+func (s *Server) tell(level slog.Level, message string, attrs ...any) {
+	last, now := s.told.Load(), time.Now().UnixNano()
+	if last != 0 && now-last < int64(tellEvery) || !s.told.CompareAndSwap(last, now) {
+		s.untold.Add(1)
+		return
+	}
+	if n := s.untold.Swap(0); n > 0 {
+		attrs = append(attrs, "untold", n)
+	}
+	s.log.Log(context.Background(), level, message, attrs...)
 }
 
 // connSet is the connections of one listener.

@@ -289,6 +289,30 @@ func TestFramesAreRefusedBeforeTheirBodies(t *testing.T) {
 	}
 }
 
+// Strangers fill no disk: of what they do one line a second is written, with how many there were.
+func TestStrangersAreWrittenAboutSparingly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := serve(t, Config{})
+		refused := func(n int) {
+			for range n {
+				c := f.dial()
+				send(t, c, []byte{0xff, 0xff, 0xff, 0xff})
+				wantClosed(t, c)
+				synctest.Wait()
+			}
+		}
+		refused(100)
+		if got := strings.Count(f.logged(), "refused a request"); got != 1 {
+			t.Errorf("%d lines of 100 connections in one moment, want 1", got)
+		}
+		time.Sleep(tellEvery)
+		refused(1)
+		if text := f.logged(); strings.Count(text, "refused a request") != 2 || !strings.Contains(text, "untold=99") {
+			t.Errorf("want a second line that tells of 99 more, got\n%s", text)
+		}
+	})
+}
+
 func TestAFrameArrivesInAnyPieces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := serve(t, Config{})
