@@ -571,7 +571,9 @@ func (g *Range) read(r *reader, f uint64, lastTimestamp int64) {
 		g.Records = r.int()
 	}
 	if f&flagAppendTime != 0 {
-		g.MaxAppendTime = r.int()
+		if g.MaxAppendTime = r.int(); g.MaxAppendTime < 0 {
+			r.bad = true
+		}
 	}
 	if f&flagGeneration != 0 {
 		g.Generation, g.DeleteHorizon = r.int32(), r.int()
@@ -601,7 +603,9 @@ func (g *Range) read(r *reader, f uint64, lastTimestamp int64) {
 		g.readTxn(r)
 	}
 	if f&flagCipher != 0 {
-		g.Cipher.Algorithm = r.uint8()
+		if g.Cipher.Algorithm = r.uint8(); g.Cipher.Algorithm == 0 {
+			r.bad = true
+		}
 		g.Cipher.KeyID = string(r.bytes(uint64(r.int())))
 		g.Cipher.Nonce = bytes.Clone(r.bytes(uint64(r.int())))
 	}
