@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,20 +50,28 @@ func (g *reading) segments(ctx context.Context, segments []metadata.Segment) (do
 	return false, nil
 }
 
-// lookup is what the index answered.
+// lookup is what is known of a partition's segments.
 type lookup struct {
-	segments []metadata.Segment
-	old      bool // some have been rewritten or deleted since, or others added
+	segments []metadata.Segment // what the index answered last, in order
+	sealed   []metadata.Segment // the newest that were sealed here, in order
+	old      bool               // some have been rewritten or deleted since
 }
 
-// find answers the segments from the one that contains from on: from the last look-up, or by a new one. Where the index does
-// not answer, an old look-up is better than none: objects outlive their last reference by a grace.
+// from answers the segments from the one that contains an offset on, or nil.
+func (l *lookup) from(offset int64) []metadata.Segment {
+	for _, known := range [][]metadata.Segment{l.segments, l.sealed} {
+		if rest := after(known, offset); len(rest) > 0 && rest[0].Base <= offset {
+			return rest
+		}
+	}
+	return nil
+}
+
+// find answers the segments from the one that contains from on: from what is known, or by a look-up. Where the index does not
+// answer, what is old is better than nothing: objects outlive their last reference by a grace.
 func (r *Reader) find(ctx context.Context, p metadata.PartitionID, from int64) ([]metadata.Segment, error) {
 	last, _ := r.found.GetIfPresent(p)
-	known := after(last.segments, from)
-	if len(known) > 0 && known[0].Base > from {
-		known = nil
-	}
+	known := last.from(from)
 	if known != nil && !last.old {
 		return known, nil
 	}
@@ -76,7 +85,13 @@ func (r *Reader) find(ctx context.Context, p metadata.PartitionID, from int64) (
 	if len(segments) == 0 || segments[0].Base > from || segments[0].End <= from {
 		return nil, r.hole(p, from)
 	}
-	r.found.Set(p, lookup{segments: segments})
+	r.found.Compute(p, func(l lookup, _ bool) (lookup, otter.ComputeOp) {
+		if l.old {
+			l = lookup{}
+		}
+		l.segments = segments
+		return l, otter.WriteOp
+	})
 	return segments, nil
 }
 
@@ -102,7 +117,19 @@ func (r *Reader) open(ctx context.Context, s *metadata.Segment) (Piece, error) {
 	return Piece{&object.Stored{WALObject: metadata.WALObject{Kind: metadata.Sealed, Object: *s.Object}, Dir: d}, g}, nil
 }
 
-// Forget says that what is known of a partition's segments is old: some have been rewritten or deleted, or others added.
+// keptSealed bounds the segments of a partition that are known because they were sealed here.
+const keptSealed = 16
+
+// Sealed tells of segments that were sealed here, in order: while the index is away they can be read all the same.
+func (r *Reader) Sealed(p metadata.PartitionID, segments []metadata.Segment) {
+	r.found.Compute(p, func(l lookup, _ bool) (lookup, otter.ComputeOp) {
+		l.sealed = slices.Concat(l.sealed, segments)
+		l.sealed = l.sealed[max(0, len(l.sealed)-keptSealed):]
+		return l, otter.WriteOp
+	})
+}
+
+// Forget says that what is known of a partition's segments is old: some have been rewritten or deleted.
 func (r *Reader) Forget(p metadata.PartitionID) {
 	r.found.ComputeIfPresent(p, func(l lookup) (lookup, otter.ComputeOp) {
 		l.old = true

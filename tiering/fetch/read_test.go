@@ -542,7 +542,7 @@ func TestAnOldLookUpIsBetterThanNone(t *testing.T) {
 	if p := read(part(0), 0, 10); p.Err != nil {
 		t.Fatal(p.Err)
 	}
-	r.Forget(part(0)) // a seal has added to it
+	r.Forget(part(0)) // something of it was rewritten
 	r.Forget(part(1)) // of which nothing is known
 	w.away = metadata.ErrUnavailable
 	if p := read(part(0), 0, 10); p.Err != nil || !bytes.Equal(joined(p), flat(bs)) {
@@ -559,6 +559,48 @@ func TestAnOldLookUpIsBetterThanNone(t *testing.T) {
 	delete(w.objects, "old")
 	if p := read(part(0), 0, 10); p.Err != nil || !bytes.Equal(joined(p), flat(bs)) {
 		t.Errorf("with the index back: %d bytes, %v", p.Bytes, p.Err)
+	}
+}
+
+// What was sealed here is known without the index, until something of it is rewritten.
+func TestWhatWasSealedHereNeedsNoLookUp(t *testing.T) {
+	w := newWorld()
+	r := w.reader(t)
+	const segments = 20
+	var all [][]batch.Batch
+	read := func(from int64) fetch.Part {
+		return taken(r.Read(t.Context(), []fetch.Plan{{Partition: part(0), From: from, Max: 10000, Sealed: true, SealedEnd: int64(len(all)) * 10}}, 10000))
+	}
+	w.away = metadata.ErrUnavailable
+	for i := range int64(segments) {
+		bs := []batch.Batch{plain(i*10, 5, 50), plain(i*10+5, 5, 50)}
+		all = append(all, bs)
+		w.add(fmt.Sprint("seg/", i), metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): bs}, nil)
+		r.Sealed(part(0), w.segments[len(w.segments)-1:])
+		if p := read(i * 10); p.Err != nil || !bytes.Equal(joined(p), flat(bs)) {
+			t.Fatalf("segment %d: %d bytes, %v", i, p.Bytes, p.Err)
+		}
+	}
+	if p := read(190 - 150); p.Err != nil || !bytes.Equal(joined(p), flat(slices.Concat(all[4:]...))) {
+		t.Errorf("the newest sixteen: %d bytes, %v", p.Bytes, p.Err)
+	}
+	if p := read(30); !errors.Is(p.Err, metadata.ErrUnavailable) {
+		t.Errorf("an older one: %v, want ErrUnavailable", p.Err)
+	}
+	w.away = nil
+	if p := read(30); p.Err != nil {
+		t.Error(p.Err)
+	}
+	w.take()
+	if p := read(100); p.Err != nil || slices.ContainsFunc(w.take(), func(s string) bool { return strings.HasPrefix(s, "find") }) {
+		t.Errorf("after another look-up: %v, and one more", p.Err)
+	}
+	w.segments = w.segments[:segments-1]
+	w.add("rewritten", metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): all[segments-1]}, nil)
+	delete(w.objects, fmt.Sprint("seg/", segments-1))
+	r.Forget(part(0))
+	if p := read(190); p.Err != nil || !bytes.Equal(joined(p), flat(all[segments-1])) {
+		t.Errorf("rewritten: %d bytes, %v", p.Bytes, p.Err)
 	}
 }
 

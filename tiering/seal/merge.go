@@ -569,6 +569,11 @@ func (m *merge) publish() {
 	for _, x := range m.made {
 		m.reader.Learn(x.object.Key, x.dir)
 	}
+	segments := map[metadata.PartitionID][]metadata.Segment{}
+	slices.SortFunc(m.out.Segments, func(a, b metadata.Segment) int { return cmp.Compare(a.Base, b.Base) }) // what was promoted came first
+	for _, g := range m.out.Segments {
+		segments[g.Partition] = append(segments[g.Partition], g)
+	}
 	for _, sh := range m.shares {
 		if sh.p == nil {
 			// It may have been opened since, from rows as they were.
@@ -579,7 +584,7 @@ func (m *merge) publish() {
 		end := int64(0)
 		if sh.leaves {
 			end = sh.end
-			m.reader.Forget(sh.id)
+			m.reader.Sealed(sh.id, segments[sh.id])
 		}
 		sh.p.Merged(m.in, end, m.pack)
 	}

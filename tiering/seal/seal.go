@@ -70,10 +70,10 @@ type Putter interface {
 	Put(ctx context.Context, key string, body objectstore.Body) error
 }
 
-// Learner is told of new directories and of partitions whose segments have changed (fetch.Reader).
+// Learner is told of new directories, and of a partition's new segments, in order (fetch.Reader).
 type Learner interface {
 	Learn(key string, d *object.Directory)
-	Forget(p metadata.PartitionID)
+	Sealed(p metadata.PartitionID, segments []metadata.Segment)
 }
 
 // Config of a Sealer: the four bounds of what is unsealed, and the sizes of what is made.

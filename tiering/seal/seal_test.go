@@ -83,6 +83,7 @@ type world struct {
 	calls   int
 	late    []metadata.Sealing
 	learnt  []string
+	told    []metadata.Segment
 	dropped []string
 	paused  bool
 	onPause func()
@@ -203,7 +204,9 @@ func (w *world) Succeed(old []string, heirs []cache.Heir, _ int64) {
 	}
 }
 func (w *world) Learn(key string, _ *object.Directory) { w.learnt = append(w.learnt, key) }
-func (w *world) Forget(metadata.PartitionID)           {}
+func (w *world) Sealed(p metadata.PartitionID, segments []metadata.Segment) {
+	w.told = append(w.told, segments...)
+}
 
 func (w *world) Put(_ context.Context, key string, body objectstore.Body) error {
 	if err := objectstore.CheckPut(key, body); err != nil {
@@ -294,6 +297,10 @@ func (w *world) check() {
 	w.t.Helper()
 	type extent struct{ base, end int64 }
 	found := map[metadata.PartitionID][]extent{}
+	told := map[metadata.PartitionID][]extent{}
+	for _, g := range w.told {
+		told[g.Partition] = append(told[g.Partition], extent{g.Base, g.End})
+	}
 	for _, out := range w.out {
 		for _, g := range out.Segments {
 			found[g.Partition] = append(found[g.Partition], extent{g.Base, g.End})
@@ -305,6 +312,15 @@ func (w *world) check() {
 				}
 				at, data = b.End(), rest
 			}
+		}
+	}
+	for id, xs := range found {
+		if w.led[id] == nil {
+			continue
+		}
+		slices.SortFunc(xs, func(a, b extent) int { return int(a.base - b.base) })
+		if !slices.Equal(told[id], xs) {
+			w.t.Errorf("%s: readers were told of %v, the index has %v", id, told[id], xs)
 		}
 	}
 	for _, o := range w.log.Objects() {
