@@ -43,11 +43,24 @@ const (
 	maxRecordBytes = 128 << 20
 )
 
-// holeLook bounds the question whether what a reader misses was deleted: its fetch waits for it.
-const holeLook = 2 * time.Second
+const (
+	// holeLook bounds the question whether what a reader misses was deleted: its fetch waits for it.
+	holeLook = 2 * time.Second
+	// holeEvery is how often it is asked at most: readers of a true hole come again at once.
+	holeEvery = time.Second
+)
 
 // hole alarms when an offset is missing. A look-up that fails alarms nobody: the next fetch of the offset asks again.
 func (n *node) hole(p metadata.PartitionID, offset int64) {
+	n.holes.Lock()
+	soon := time.Since(n.holeLooked) < holeEvery
+	if !soon {
+		n.holeLooked = time.Now()
+	}
+	n.holes.Unlock()
+	if soon {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), holeLook)
 	defer cancel()
 	if missing, err := n.set.Hole(ctx, p, offset); err != nil {

@@ -115,6 +115,9 @@ type node struct {
 	server  *wire.Server
 
 	closers []func() error
+
+	holes      sync.Mutex
+	holeLooked time.Time // when it was last asked whether an offset is missing; guarded by holes
 }
 
 // open makes everything up to the session's start; nothing runs yet.
