@@ -470,7 +470,7 @@ func (l *load) churn(number int) worker {
 		for n := 0; pause1(ctx, rng, 4*time.Second); n++ {
 			name := fmt.Sprintf("churn-%d", number)
 			configs := map[string]string{}
-			local, large := rng.IntN(3) == 0, rng.IntN(6) == 0
+			local, large := rng.IntN(3) == 0, rng.IntN(12) == 0
 			if local {
 				configs["varve.durability"] = "local"
 			}

@@ -52,7 +52,7 @@ var bugs = []bug{
 	{name: "the high watermark runs ahead of the commit", edits: []edit{{"tiering/partition/partition.go",
 		"\tp.end = b.End()\n", "\tp.end = b.End()\n\tp.hw = p.end\n"}}},
 	{name: "an unknown commit is sent again blindly", edits: []edit{{"tiering/flush/numbers.go", "\t\treturn Again\n\t}\n\treturn Ask\n", "\t\treturn Again\n\t}\n\treturn Again\n"}}},
-	{name: "an unknown commit is taken for done", edits: []edit{{"tiering/flush/numbers.go", "\t\treturn Again\n\t}\n\treturn Ask\n", "\t\treturn Again\n\t}\n\treturn Done\n"}}},
+	{name: "an unknown commit is taken for done", cheap: true, edits: []edit{{"tiering/flush/numbers.go", "\t\treturn Again\n\t}\n\treturn Ask\n", "\t\treturn Again\n\t}\n\treturn Done\n"}}},
 	{name: "keys are used again by the next life", edits: []edit{{"agent/node/open.go",
 		"\treturn key(\"wal\", s, ", "\ts.Nonce = uint64(s.Agent)\n\treturn key(\"wal\", s, "}}},
 	{name: "a torn tail is accepted", edits: []edit{
@@ -74,8 +74,8 @@ var bugs = []bug{
 	{name: "one batch of a producer is remembered", cheap: true, edits: []edit{{"tiering/partition/producers.go", "const window = 5", "const window = 1"}}},
 	{name: "producers are forgotten by a restart", cheap: true, edits: []edit{{"tiering/partition/producers.go",
 		"known == nil || e.LastOffset", "false && e.LastOffset"}}},
-	{name: "a trim forgets producers", edits: []edit{{"metadata/sqlmeta/trim.go", "p := t.Producers; p != nil {", "p := t.Producers; false && p != nil {"}}},
-	{name: "a duplicate is answered before its original", edits: []edit{{"tiering/partition/partition.go",
+	{name: "a trim forgets producers", cheap: true, edits: []edit{{"metadata/sqlmeta/trim.go", "p := t.Producers; p != nil {", "p := t.Producers; false && p != nil {"}}},
+	{name: "a duplicate is answered before its original", cheap: true, edits: []edit{{"tiering/partition/partition.go",
 		"\tif end > reached && w != nil {", "\treached = end\n\tif end > reached && w != nil {"}}},
 	{name: "the log start is what lies on local disk", cheap: true, edits: []edit{{"tiering/partition/partition.go",
 		"cfg: cfg, logStart: s.LogStart,", "cfg: cfg, logStart: s.Sealed,"}}},
@@ -197,7 +197,7 @@ func (b *bug) build(t *testing.T, dir, program string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", program, "varve.dev/localstack/sim")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-ldflags=-s -w", "-overlay", overlay, "-o", program, "varve.dev/localstack/sim")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
