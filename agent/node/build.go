@@ -103,7 +103,8 @@ func (n *node) build(context.Context) (err error) {
 	n.keeper = session.NewKeeper(n.meta, n.me, n.journal.SyncedPosition, cfg.Duration("session.beat.ms"), cfg.Duration("session.ttl.ms"), n.log)
 	n.sealer = seal.New(n.unseal, n.set, n.cache, n.stores.hot, n.meta, n.reader, n.me, seal.Config{
 		UnsealedBytes: cfg.Int("seal.bytes"), UnsealedObjects: bounded(cfg.Int("seal.objects")), DirectoryBytes: cfg.Int("seal.directory.bytes"),
-		Age: cfg.Duration("seal.age.ms"), MinExtent: cfg.Int("seal.extent.min.bytes"), MaxObject: cfg.Int("seal.object.bytes"),
+		MemoryBytes: cfg.Int("cache.memory.bytes") / 2,
+		Age:         cfg.Duration("seal.age.ms"), MinExtent: cfg.Int("seal.extent.min.bytes"), MaxObject: cfg.Int("seal.object.bytes"),
 		Check: cfg.Duration("seal.check.interval.ms"), Grace: grace(cfg).Superseded, Cluster: n.cluster.ID,
 		Key:         func(kind metadata.Kind, i int64) string { return sealKey(n.me, kind, i) },
 		DoomedTries: earlierTries, Logger: n.log, Metrics: seal.NewMetrics(n.metrics)})

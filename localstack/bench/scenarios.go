@@ -44,8 +44,8 @@ func (b *bench) scenarios() []scenario {
 	return all
 }
 
-// objectScenarios stay within cache.memory.bytes, so that the cost of spilling images is not in them, but for the last: what a
-// lasting load costs, most of whose images go to local disk and are read from there to be sealed.
+// objectScenarios have memory for more than they send, so that all sealing comes behind the last answer, but for the last: a
+// load that memory does not hold, and what it costs when it lasts.
 func (b *bench) objectScenarios() (all []scenario) {
 	add := func(l load, kinds ...kind) {
 		all = append(all, scenario{"produce, acks=all on object", l.name(), kinds,
@@ -66,9 +66,9 @@ func (b *bench) objectScenarios() (all []scenario) {
 	add(filled, varve, bare, kafka)
 	add(one(codec.None, 1<<10, 16, deep, 96*mib), varve, bare)
 	add(load{batchBytes: 4 << 10, batches: 50, partitions: 1000, conns: conns, depth: shallow, acks: -1, total: b.bytes(256 * mib)}, varve, bare, kafka)
-	return append(all, scenario{"produce, acks=all on object", filled.name() + ", cache.memory.bytes=64 MiB", []kind{varve, bare},
+	return append(all, scenario{"produce, acks=all on object", filled.name() + ", cache.memory.bytes=96 MiB", []kind{varve, bare},
 		func(ctx context.Context, b *bench, k kind) (figures, error) {
-			return b.object(ctx, k, filled, 16*mib, "cache.memory.bytes", fmt.Sprint(64*mib))
+			return b.object(ctx, k, filled, 16*mib, "cache.memory.bytes", fmt.Sprint(96*mib))
 		}})
 }
 
@@ -78,7 +78,8 @@ const sealAge = 8 * time.Second
 // object measures a load to its last answer, and to rest: until everything is sealed and nothing moves.
 // keepMost is the largest object that the stub keeps, more are settings of the agent.
 func (b *bench) object(ctx context.Context, k kind, l load, keepMost int64, more ...string) (figures, error) {
-	set := map[string]string{"seal.age.ms": fmt.Sprint(sealAge.Milliseconds()), "seal.check.interval.ms": "200", "again": "true"}
+	set := map[string]string{"seal.age.ms": fmt.Sprint(sealAge.Milliseconds()), "seal.check.interval.ms": "200", "again": "true",
+		"cache.memory.bytes": fmt.Sprint(2 * gib)}
 	for i := 0; i+1 < len(more); i += 2 {
 		set[more[i]] = more[i+1]
 	}

@@ -76,21 +76,24 @@ type Learner interface {
 	Sealed(p metadata.PartitionID, segments []metadata.Segment)
 }
 
-// Config of a Sealer: the four bounds of what is unsealed, and the sizes of what is made.
+// Config of a Sealer: the bounds of what is unsealed, and the sizes of what is made.
 type Config struct {
 	UnsealedBytes   int64
 	UnsealedObjects int
 	DirectoryBytes  int64
-	Age             time.Duration // of the oldest WAL object
-	MinExtent       int64         // bytes of a partition in a run that make a segment
-	MaxObject       int64         // bytes of a sealed object
-	Check           time.Duration // how often age is looked at
-	Grace           time.Duration // of superseded objects
-	Cluster         metadata.UUID
-	Key             func(kind metadata.Kind, n int64) string
-	DoomedTries     func(o *object.Stored) []string // keys of earlier tries
-	Logger          *slog.Logger
-	Metrics         *Metrics
+	// MemoryBytes of unsealed objects are worth a run, where nearly all of it becomes segments: half of what memory holds, so
+	// that it is sealed from there, and need not be written to local disk and read again. 0: never.
+	MemoryBytes int64
+	Age         time.Duration // of the oldest WAL object
+	MinExtent   int64         // bytes of a partition in a run that make a segment
+	MaxObject   int64         // bytes of a sealed object
+	Check       time.Duration // how often age is looked at
+	Grace       time.Duration // of superseded objects
+	Cluster     metadata.UUID
+	Key         func(kind metadata.Kind, n int64) string
+	DoomedTries func(o *object.Stored) []string // keys of earlier tries
+	Logger      *slog.Logger
+	Metrics     *Metrics
 }
 
 // PromoteExtent is how large every extent of an object must be for it to become segments where it lies: from there on
@@ -133,6 +136,7 @@ type Sealer struct {
 	me         metadata.Session
 	cfg        Config
 	made       int64 // objects of this life, for their keys
+	looked     int64 // unsealed bytes when too little of them would have become segments
 }
 
 // New is a Sealer over log.
@@ -183,12 +187,18 @@ func (s *Sealer) Turn(ctx context.Context, now time.Time, ticked bool) (merged i
 func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	count, bytes, dirs := s.log.Size()
 	full := near(bytes, s.cfg.UnsealedBytes) || near(int64(count), int64(s.cfg.UnsealedObjects)) || near(dirs, s.cfg.DirectoryBytes)
-	if !full && !ticked {
+	early := s.worthLooking(bytes)
+	if !full && !early && !ticked {
 		return nil
 	}
 	objects := s.log.Objects()
 	if full {
 		if p := s.relieve(objects, now); p != nil {
+			return p
+		}
+	}
+	if early {
+		if p := s.early(objects, bytes, now); p != nil {
 			return p
 		}
 	}
@@ -219,6 +229,42 @@ func (s *Sealer) due(now time.Time, ticked bool) *plan {
 
 // near says whether a merge must begin, so that the bound holds: while it reads and writes, flushes go on.
 func near(n, bound int64) bool { return n > bound-bound/8 }
+
+const (
+	// earlyMost times MemoryBytes can be in memory.
+	earlyMost = 2
+	// earlyKeeps a share of what is unsealed where it is: those who read the tail find it without the index.
+	earlyKeeps = 5
+	// earlyRest is the largest share of an early run that may go into a pack, to be written once more.
+	earlyRest = 8
+	// earlyLeast is the share of the largest object that a run must have: smaller ones cost more requests than they save.
+	earlyLeast = 8
+)
+
+// worthLooking says whether another MemoryBytes have come, and all that is unsealed may be in memory.
+func (s *Sealer) worthLooking(bytes int64) bool {
+	if bytes < s.looked {
+		s.looked = 0 // something was sealed meanwhile
+	}
+	return s.cfg.MemoryBytes > 0 && bytes >= s.looked+s.cfg.MemoryBytes && bytes <= earlyMost*s.cfg.MemoryBytes
+}
+
+// early plans the oldest of what is in memory, if nearly all of it leaves.
+func (s *Sealer) early(objects []*object.Stored, bytes int64, now time.Time) *plan {
+	if run := s.prefix(objects, func(_ int, n, _ int64) bool { return n >= bytes-bytes/earlyKeeps }); len(run) > 0 {
+		var size int64
+		for _, o := range run {
+			size += o.Object.Length
+		}
+		if size >= s.maxObject()/earlyLeast {
+			if p := s.plan(objects, run, now, false); p.progress() && p.rest <= size/earlyRest {
+				return p
+			}
+		}
+	}
+	s.looked = bytes
+	return nil
+}
 
 // fitting plans as much of a run as can be merged at once: what cannot leave must fit into one pack.
 func (s *Sealer) fitting(objects, run []*object.Stored, now time.Time) *plan {

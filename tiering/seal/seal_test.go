@@ -459,6 +459,48 @@ func TestNeighbouringRangesAreReadAtOnce(t *testing.T) {
 	}
 }
 
+func TestWhatMemoryHoldsIsSealedFromThere(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.MemoryBytes, c.MinExtent, c.MaxObject = 100_000, 20_000, 600_000 })
+	p, q := w.partition(1, 0), w.partition(1, 1)
+	turn := func() int {
+		t.Helper()
+		n, err := w.Turn(t.Context(), time.Now(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.check()
+		return n
+	}
+	for i := range 9 {
+		w.wal(0, wrote{p: p, batches: 1, size: 10_000})
+		if n := turn(); n != 0 {
+			t.Fatalf("%d merges of %d objects: less than memory is for", n, i+1)
+		}
+	}
+	w.wal(0, wrote{p: p, batches: 1, size: 10_000})
+	if n := turn(); n != 1 || len(w.log.Objects()) != 2 || w.out[0].Pack != nil {
+		t.Fatalf("%d merges, %d objects are left, want the newest fifth", n, len(w.log.Objects()))
+	}
+	for range 20 { // q's part is too small to leave, and too much to be written twice
+		w.wal(0, wrote{p: p, batches: 1, size: 2_500}, wrote{p: q, batches: 1, size: 900})
+	}
+	for range 3 {
+		w.wal(0, wrote{p: p, batches: 1, size: 4_000})
+	}
+	if n := turn(); n != 0 {
+		t.Fatalf("%d merges though an eighth and more would be packed", n)
+	}
+	looked := w.Sealer.looked
+	w.wal(0, wrote{p: p, batches: 1, size: 1_000})
+	if n := turn(); n != 0 || w.Sealer.looked != looked {
+		t.Errorf("%d merges; looked at %d bytes, and before at %d", n, w.Sealer.looked, looked)
+	}
+	w.wal(0, wrote{p: p, batches: 10, size: 20_000})
+	if n := turn(); n != 0 || w.Sealer.looked != looked {
+		t.Errorf("%d merges of more than memory holds", n)
+	}
+}
+
 func TestLargeLeavesSmallIsPacked(t *testing.T) {
 	w := newWorld(t, nil)
 	big, small := w.partition(1, 0), w.partition(1, 1)
