@@ -31,6 +31,14 @@ func class(n int64) (i int, capacity int64) {
 	return int(1 + k), k * step
 }
 
+// footprint is the memory that a buffer of n bytes takes.
+func footprint(n int64) int64 {
+	if i, capacity := class(n); i < classes {
+		return capacity
+	}
+	return n
+}
+
 func (b *buffers) get(n int64) []byte {
 	i, capacity := class(n)
 	if i >= classes {

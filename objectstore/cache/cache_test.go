@@ -481,6 +481,25 @@ func TestSomeTakesWhatIsAtHand(t *testing.T) {
 
 func second(_ int, err error) error { return err }
 
+// Where two extents meet in a chunk, one reader comes to its end long before the other comes to it.
+func TestAChunkIsReadWhenAllOfItWas(t *testing.T) {
+	w := newWorld(t, 3, cache.Config{ColdBytes: 2 * 16 << 10})
+	shared, whole, third := w.objects[0], w.objects[1], w.objects[2]
+	first := func(o object) (end int64) {
+		for _, end = range o.Blocks.Ends {
+			if end >= chunkBytes {
+				break
+			}
+		}
+		return end
+	}
+	w.read(shared, 500, first(shared)-500)
+	w.read(whole, 0, first(whole))
+	w.read(third, 0, first(third)) // takes the place of what was read
+	w.gets(0, "the half that nobody had read", func() { w.read(shared, 0, 500) })
+	w.gets(1, "what was read to its end", func() { w.read(whole, 0, 10) })
+}
+
 // More readers than there is room for chunks: each comes to its end, and nothing is fetched twice.
 func TestManyReadersAtOnceFetchNothingTwice(t *testing.T) {
 	const readers, step = 12, 230

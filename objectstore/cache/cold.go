@@ -28,7 +28,8 @@ type chunk struct {
 	loaded bool
 	gone   bool          // no longer in Cache.cold
 	used   time.Time     // when a view gave it back, or when it came
-	spent  bool          // the last view went up to its end: who reads on needs the next one
+	read   uint64        // which of its 64 parts a view has covered the end of
+	spent  bool          // all of it was read: several who read different parts of it have all come by
 	pins   int           // views that hold it or wait for it
 	at     *list.Element // in Cache.idle, or in Cache.spent
 }
@@ -67,25 +68,25 @@ func (c *Cache) fromChunks(ctx context.Context, l *lease, o Object, off, end int
 			select {
 			case <-ch.done:
 			case <-ctx.Done():
-				c.unread(l.chunks)
 				return ctx.Err()
 			}
 		}
 		if ch.err != nil {
-			c.unread(l.chunks)
 			return ch.err
 		}
 		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
 	}
+	l.off, l.end = off, end
 	return nil
 }
 
-// unread takes back what pinning said: nobody has read these chunks.
-func (c *Cache) unread(chunks []*chunk) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, ch := range chunks {
-		ch.spent = false // it is pinned, hence on no list
+// cover notes that [off, end) was read.
+func (ch *chunk) cover(off, end int64) {
+	size := ch.span.end - ch.span.start
+	for i := range int64(64) {
+		if at := ch.span.start + size*(i+1)/64; (off < at || at == ch.span.start) && at <= end {
+			ch.read |= 1 << i
+		}
 	}
 }
 
@@ -101,17 +102,16 @@ func (c *Cache) someChunks(ctx context.Context, l *lease, o *Object, off, end in
 		select {
 		case <-first.done:
 		case <-ctx.Done():
-			c.unread(l.chunks)
 			return ctx.Err()
 		}
 	}
 	if first.err != nil {
-		c.unread(l.chunks)
 		return first.err
 	}
 	for _, ch := range l.chunks {
 		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
 	}
+	l.off, l.end = off, end
 	return nil
 }
 
@@ -127,7 +127,7 @@ func (c *Cache) pinSome(l *lease, o *Object, off, end int64, wait bool) error {
 		switch {
 		case len(l.chunks) > 0 && !(here && ch.loaded):
 			return nil // what is behind comes with the next view
-		case !here && !c.room(s.end-s.start):
+		case !here && !c.room(footprint(s.end-s.start)):
 			return ErrBusy
 		case !here:
 			c.stats.Misses++
@@ -138,15 +138,14 @@ func (c *Cache) pinSome(l *lease, o *Object, off, end int64, wait bool) error {
 		if !ch.loaded && !wait {
 			return ErrBusy
 		}
-		c.pin(l, ch, end)
+		c.pin(l, ch)
 	}
 	return nil
 }
 
-func (c *Cache) pin(l *lease, ch *chunk, end int64) {
+func (c *Cache) pin(l *lease, ch *chunk) {
 	ch.pins++
 	c.stir(ch)
-	ch.spent = end >= ch.span.end
 	l.chunks = append(l.chunks, ch)
 }
 
@@ -182,7 +181,7 @@ func (c *Cache) pinChunks(l *lease, o *Object, off, end int64) error {
 			hit = false
 			ch = c.startChunk(o, s, nil)
 		}
-		c.pin(l, ch, end)
+		c.pin(l, ch)
 	}
 	if hit {
 		c.stats.ColdHits++
@@ -202,7 +201,7 @@ func (c *Cache) startChunk(o *Object, s span, turn chan struct{}) *chunk {
 		c.cold[o.Key] = map[int64]*chunk{}
 	}
 	c.cold[o.Key][s.id] = ch
-	c.coming += s.end - s.start
+	c.coming += footprint(s.end - s.start)
 	object := *o
 	c.downloads.Go(func() {
 		data, err := c.download(&object, s)
@@ -223,7 +222,7 @@ func (c *Cache) download(o *Object, s span) ([]byte, error) {
 	defer endTurn()
 	buf := c.pool.get(s.end - s.start)
 	c.mu.Lock()
-	c.coming -= s.end - s.start
+	c.coming -= footprint(s.end - s.start)
 	c.coldBytes += int64(cap(buf))
 	c.evictIdle()
 	c.mu.Unlock()
@@ -278,7 +277,7 @@ func (c *Cache) rest(ch *chunk) {
 		return
 	}
 	ch.used = c.cfg.Now()
-	if ch.spent {
+	if ch.spent = ch.read == 1<<64-1; ch.spent {
 		ch.at = c.spent.PushBack(ch)
 		c.spentBytes += int64(cap(ch.data))
 	} else {
@@ -316,10 +315,12 @@ func (c *Cache) evictIdle() {
 	}
 }
 
-func (c *Cache) unpin(chunks []*chunk) {
+// unpin gives back what a view of [off, end) held.
+func (c *Cache) unpin(chunks []*chunk, off, end int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range chunks {
+		ch.cover(off, end)
 		ch.pins--
 		c.rest(ch)
 	}

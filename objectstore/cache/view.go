@@ -35,6 +35,7 @@ type lease struct {
 	image    Image
 	original bool // image is no heir
 	chunks   []*chunk
+	off, end int64 // of them
 	buffer   []byte
 }
 
@@ -47,7 +48,7 @@ func (l *lease) release() {
 		l.image.Release()
 	}
 	if len(l.chunks) > 0 {
-		c.unpin(l.chunks)
+		c.unpin(l.chunks, l.off, l.end)
 	}
 	if l.buffer != nil {
 		c.pool.put(l.buffer)
@@ -263,7 +264,7 @@ func (c *Cache) Prefetch(o Object, off, n int64) {
 		if c.chunkAt(o.Key, span.id) != nil {
 			continue
 		}
-		size := span.end - span.start
+		size := footprint(span.end - span.start)
 		if room -= size; c.closed || room < 0 || c.coldBytes-c.spentBytes+c.coming+size > c.cfg.ColdBytes {
 			return // it would drive out what others are in the middle of, and that would be fetched twice
 		}
