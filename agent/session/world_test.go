@@ -191,6 +191,21 @@ type cluster struct {
 	aside  []journal.Frame
 	sent   map[uint64]*sent
 	puts   int
+	held   chan struct{} // not nil: what PUTs wait for
+}
+
+// holdPuts keeps every PUT from being answered until release is called.
+func (c *cluster) holdPuts() (release func()) {
+	held := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = held
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.held = nil
+		close(held)
+	}
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -291,7 +306,11 @@ func (c *cluster) process(agent int32, disk *journaltest.Disk, r *reaper) (*proc
 		if call.Kind == objectstore.KindPut {
 			c.mu.Lock()
 			c.puts++
+			held := c.held
 			c.mu.Unlock()
+			if held != nil {
+				<-held
+			}
 		}
 		switch refuse, lose := r.step(fmt.Sprint(call.Kind)); {
 		case refuse:

@@ -85,7 +85,7 @@ func (e *engine) run(ctx context.Context, from chan *conn, begin string, fn func
 		return fmt.Errorf("waiting for a connection: %w: %w", metadata.ErrUnavailable, ctx.Err())
 	}
 	defer func() { from <- c }()
-	t := &tx{c: c, ctx: context.WithoutCancel(ctx), trace: e.trace}
+	t := &tx{c: c, ctx: context.WithoutCancel(ctx), trace: e.trace, now: time.Now().UnixMilli()}
 	if err := t.command(begin); err != nil {
 		return unavailable(err)
 	}
@@ -134,6 +134,7 @@ type tx struct {
 	c     *conn
 	ctx   context.Context
 	trace func(sql string)
+	now   int64 // milliseconds: one moment for all rows, as in PostgreSQL
 }
 
 func (t *tx) command(sql string) error {
@@ -222,7 +223,7 @@ func (t *tx) each(q sqlmeta.Stmt, run func(*sql.Stmt, []any) error) error {
 			args = append(args, sqlmeta.Cell(col, i))
 		}
 		if now {
-			args = append(args, time.Now().UnixMilli())
+			args = append(args, t.now)
 		}
 		if t.trace != nil {
 			t.trace(text)
