@@ -238,7 +238,7 @@ func topicTable() []Key {
 		{Group: retention, Name: "retention.bytes", Type: Long, Unit: "bytes", Default: "-1", Min: minLong, Max: maxLong,
 			AgentKey: "log.retention.bytes", Doc: "Bytes that a partition keeps before its oldest segments are deleted; -1 sets no limit."},
 		{Group: retention, Name: "local.retention.ms", Type: Long, Unit: "ms", Default: "-2", Min: -2, Max: maxLong,
-			AgentKey: "log.local.retention.ms", Doc: "How long sealed segments also stay on local disk; -2 means as long as retention.ms, -1 no limit."},
+			AgentKey: "log.local.retention.ms", Doc: "How long sealed segments also stay on local disk, once memory does not hold them; -2 means as long as retention.ms, -1 no limit."},
 		{Group: retention, Name: "local.retention.bytes", Type: Long, Unit: "bytes", Default: "-2", Min: -2, Max: maxLong,
 			AgentKey: "log.local.retention.bytes", Doc: "Bytes of sealed segments that also stay on local disk; -2 means as retention.bytes, -1 no limit."},
 		{Group: retention, Name: "segment.ms", Type: Long, Unit: "ms", Default: n(7 * day), Min: 1, Max: maxLong,
