@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"runtime"
-	"strings"
 	"testing"
 
 	"varve.dev/tiering/journal"
@@ -46,20 +45,7 @@ const maxRecovered = 16 << 20
 
 // FuzzForged gives Recover headers of frames and of files that are foreign, and whose sums are right.
 func FuzzForged(f *testing.F) {
-	rng := newRand(17)
-	d := journaltest.New()
-	r := mustStart(f, small(d), 0)
-	for w := int64(1); w <= 3; w++ {
-		write(f, r.j, rng, w, 61, 700)
-	}
-	must(f, r.j.Sync())
-	d.CrashAfter(0)
-	var logs []string
-	for _, name := range d.Names(dir) {
-		if strings.HasSuffix(name, ".log") {
-			logs = append(logs, name)
-		}
-	}
+	d, logs := crashed(f, 17)
 	first := d.Bytes(logs[0])
 	f.Add(0, 0, []byte{}, int64(0))
 	f.Add(0, 1, first[dataStart+4:dataStart+frameHeader], int64(100))

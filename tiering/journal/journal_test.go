@@ -899,22 +899,28 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// FuzzRecover gives Recover arbitrary bytes as its files, some behind a valid header.
-func FuzzRecover(f *testing.F) {
-	rng := newRand(14)
-	d := journaltest.New()
-	r := mustStart(f, small(d), 0)
+// crashed is the disk of a journal that held three windows when its process died, and the names of its files.
+func crashed(tb testing.TB, seed uint64) (d *journaltest.Disk, logs []string) {
+	tb.Helper()
+	rng := newRand(seed)
+	d = journaltest.New()
+	r := mustStart(tb, small(d), 0)
 	for w := int64(1); w <= 3; w++ {
-		write(f, r.j, rng, w, 61, 700)
+		write(tb, r.j, rng, w, 61, 700)
 	}
-	must(f, r.j.Sync())
+	must(tb, r.j.Sync())
 	d.CrashAfter(0)
-	var logs []string
 	for _, name := range d.Names(dir) {
 		if strings.HasSuffix(name, ".log") {
 			logs = append(logs, name)
 		}
 	}
+	return d, logs
+}
+
+// FuzzRecover gives Recover arbitrary bytes as its files, some behind a valid header.
+func FuzzRecover(f *testing.F) {
+	d, logs := crashed(f, 14)
 	first := d.Bytes(logs[0])
 	f.Add([]byte{}, 0, int64(0))
 	f.Add(first, 0, int64(0))
