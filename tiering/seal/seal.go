@@ -227,8 +227,11 @@ func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	return nil
 }
 
-// near says whether a merge must begin, so that the bound holds: while it reads and writes, flushes go on.
-func near(n, bound int64) bool { return n > bound-bound/8 }
+// nearShare of a bound is what flushes may still bring while a merge reads and writes.
+const nearShare = 8
+
+// near says whether a merge must begin, so that the bound holds.
+func near(n, bound int64) bool { return n > bound-bound/nearShare }
 
 const (
 	// earlyMost times MemoryBytes can be in memory.
