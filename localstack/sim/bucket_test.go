@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -162,8 +163,9 @@ func (b *bucket) List(ctx context.Context, prefix string) iter.Seq2[objectstore.
 	}
 }
 
-// deleting counts what is deleted without ever having been committed.
+// deleting counts what is deleted without ever having been committed, and sees to it that nothing names it.
 func (w *world) deleting(keys []string) {
+	w.unnamed(keys)
 	for _, key := range keys {
 		w.mu.Lock()
 		known := w.commits[key]
@@ -172,6 +174,22 @@ func (w *world) deleting(keys []string) {
 			if _, err := w.objects.Stat(context.Background(), key); !errors.Is(err, objectstore.ErrNotFound) {
 				w.plan.count("orphan collected")
 			}
+		}
+	}
+}
+
+// unnamed holds what is deleted to the rule that nothing refers to it.
+func (w *world) unnamed(keys []string) {
+	if w.meta == nil {
+		return // a store without an index
+	}
+	inv, err := w.meta.Referenced(context.Background())
+	if err != nil {
+		w.fail("read what the index names: %w", err)
+	}
+	for _, o := range inv.Objects {
+		if slices.Contains(keys, o.Key) {
+			w.fail("%s is deleted, and the index still names it", o.Key)
 		}
 	}
 }

@@ -17,7 +17,7 @@ func healthy() *world {
 	p := newPlan(0)
 	p.begin()
 	p.heal()
-	return &world{plan: p, objects: memory.New(), commits: map[string]bool{}}
+	return &world{plan: p, objects: memory.New(), commits: map[string]bool{}, offsets: newLedger()}
 }
 
 func TestMetadataContract(t *testing.T) {

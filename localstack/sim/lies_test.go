@@ -171,7 +171,7 @@ func (s *witness) Acquire(ctx context.Context, me metadata.Session, as []metadat
 }
 
 func (s *witness) Write(ctx context.Context, me metadata.Session, gw metadata.GroupWrite) ([]int32, error) {
-	lost, err := s.Store.Write(ctx, me, gw)
+	lost, err := s.w.offsets.write(ctx, s.w, s.Store, me, gw)
 	s.done("group write", err)
 	if s.w.lie == lieGroups && (errors.Is(err, metadata.ErrFenced) || len(lost) > 0) {
 		return nil, nil

@@ -51,7 +51,7 @@ var sometimes = []string{
 	// Commits and other statements.
 	"commit fenced", "late statement fenced", "late statement refused", "unknown commit: it was done", "unknown commit: it was not",
 	"unknown sealing: it was done", "unknown sealing: it was not", "unknown trim: it was done", "unknown acquisition: it was done",
-	"unknown group write: it was done", "unknown group write: it was not",
+	"unknown group write: it was done", "unknown group write: it was not", "an older group write came late",
 	// Objects.
 	"sealed under load", "sealed during a flush", "sealed where it lies", "pack written", "orphan collected", "PUT came late", "body cut", "body changed",
 	"bad bytes found", "local copy damaged", "evicted", "read from the store after an eviction",
@@ -311,6 +311,7 @@ func (w *world) collected(ctx context.Context) {
 // settle proves, once the last life has ended, that index and bucket agree to the last byte.
 func (w *world) settle(context.Context) {
 	w.pending.Wait()
+	w.offsets.settle(w)
 	report, err := archive.Verify(context.Background(), w.objects, w.meta, archive.Options{Whole: true})
 	if err != nil {
 		w.fail("%w", err)

@@ -48,7 +48,8 @@ type world struct {
 	mu      sync.Mutex
 	commits map[string]bool // keys that a commit has named
 	newest  newest
-	uploads int            // PUTs of WAL objects on their way
+	uploads int // PUTs of WAL objects on their way
+	offsets *ledger
 	pending sync.WaitGroup // what is done later
 	ended   sync.WaitGroup // lives
 	failed  []error
@@ -57,7 +58,7 @@ type world struct {
 
 func newWorld(t *testing.T, p *plan) *world {
 	w := &world{t: t, plan: p, scratch: scratch(t), objects: memory.New(), network: newNetwork(p), log: newEventLog(p), lie: os.Getenv(lieName),
-		commits: map[string]bool{}}
+		commits: map[string]bool{}, offsets: newLedger()}
 	meta, err := sqlite.Open(t.Context(), filepath.Join(w.scratch, "metadata.db"), sqlite.Config{})
 	if err != nil {
 		t.Fatal(err)
