@@ -192,9 +192,9 @@ func agentTable() []Key {
 			Doc: "Memory for blocks of history that were read from the object store."},
 		{Group: reading, Name: "fetch.max.bytes", Type: Int, Unit: "bytes", Default: n(55 * mib), Min: kib, Max: maxInt,
 			Doc: "Most bytes of records in one answer to a fetch."},
-		{Group: reading, Name: "fetch.cold.concurrency", Type: Int, Default: "32", Min: 1, Max: 4096,
+		{Group: reading, Name: "fetch.cold.concurrency", Type: Int, Default: "64", Min: 1, Max: 4096,
 			Doc: "Reads of history from the object store at a time."},
-		{Group: reading, Name: "fetch.readahead.bytes", Type: Long, Unit: "bytes", Default: n(32 * mib), Min: 0, Max: gib,
+		{Group: reading, Name: "fetch.readahead.bytes", Type: Long, Unit: "bytes", Default: n(128 * mib), Min: 0, Max: gib,
 			Doc: "Most bytes that are read ahead for one sequential reader of history."},
 
 		{Group: deleting, Name: "log.retention.check.interval.ms", Type: Long, Unit: "ms", Default: n(5 * minute), Min: 1, Max: day,

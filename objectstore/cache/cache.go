@@ -143,6 +143,7 @@ type Cache struct {
 	coldBytes int64
 	// spentBytes are those of spent; coming, what downloads will bring that wait for their turn.
 	spentBytes, coming int64
+	pace               pace
 	stats              Stats
 }
 
@@ -157,6 +158,7 @@ func New(below objectstore.Store, cfg Config) (*Cache, error) {
 		requests: make(chan struct{}, cfg.ColdRequests),
 		ahead:    make(chan struct{}, max(1, cfg.ColdRequests/2)),
 		wake:     make(chan struct{}, 1),
+		pace:     newPace(),
 		images:   map[string]*imageEntry{}, files: map[string]*fileEntry{}, cold: map[string]map[int64]*chunk{},
 	}
 	c.lent.New = func() any { return new(lease) }

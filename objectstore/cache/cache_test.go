@@ -446,6 +446,33 @@ func TestColdRequestsAreBoundedAndHaveMemoryOnlyInTheirTurn(t *testing.T) {
 	})
 }
 
+func TestAViewSaysWhetherItWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, cache.Config{ColdBytes: 1 << 20, MemoryBytes: 1 << 20})
+		w.store.then(func(context.Context, string, []byte, int64) error { time.Sleep(time.Millisecond); return nil })
+		waited := func(o object, view func(context.Context, cache.Object, int64, int64) (cache.View, error)) bool {
+			t.Helper()
+			v, err := view(t.Context(), o.Object, 0, 10)
+			must(t, err)
+			defer v.Release()
+			return v.Waited()
+		}
+		some := func(ctx context.Context, o cache.Object, off, n int64) (cache.View, error) {
+			return w.Some(ctx, o, off, n, true)
+		}
+		cold, image := w.objects[0], w.objects[1]
+		w.addImage(image)
+		if !waited(cold, w.View) || waited(cold, w.View) || waited(cold, some) || waited(image, w.View) {
+			t.Error("only the first view of what is cold waits")
+		}
+		must(t, w.Evict())
+		if !waited(cold, some) || waited(cold, some) {
+			t.Error("only the first view of some of it waits")
+		}
+		w.Close()
+	})
+}
+
 func TestSomeTakesWhatIsAtHand(t *testing.T) {
 	w := newWorld(t, 1, cache.Config{ColdBytes: 1 << 20})
 	o := w.objects[0]
@@ -472,6 +499,7 @@ func TestSomeTakesWhatIsAtHand(t *testing.T) {
 		t.Errorf("%d bytes of two chunks: %v", n, err)
 	}
 	must(t, second(some(4990, 47, true))) // into the directory
+	w.store.then(func(ctx context.Context, _ string, _ []byte, _ int64) error { <-ctx.Done(); return ctx.Err() })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := w.Some(ctx, o.Object, 3000, 10, true); !errors.Is(err, context.Canceled) {
@@ -905,7 +933,7 @@ func TestMetricsAreRegistered(t *testing.T) {
 	w.read(w.objects[0], 0, 10)
 	found, err := reg.Gather()
 	must(t, err)
-	if len(found) != 10 {
+	if len(found) != 11 {
 		t.Errorf("%d metrics", len(found))
 	}
 }

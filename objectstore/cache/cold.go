@@ -62,22 +62,29 @@ func (c *Cache) fromChunks(ctx context.Context, l *lease, o Object, off, end int
 		return err
 	}
 	for _, ch := range l.chunks {
-		select {
-		case <-ch.done:
-		default:
-			select {
-			case <-ch.done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if ch.err != nil {
-			return ch.err
+		if err := l.await(ctx, ch); err != nil {
+			return err
 		}
 		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
 	}
 	l.off, l.end = off, end
 	return nil
+}
+
+// await waits until ch is here, or ctx ends. What is here is taken even then.
+func (l *lease) await(ctx context.Context, ch *chunk) error {
+	select {
+	case <-ch.done:
+		return ch.err
+	default:
+	}
+	l.waited = true
+	select {
+	case <-ch.done:
+		return ch.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // cover notes that [off, end) was read.
@@ -95,18 +102,8 @@ func (c *Cache) someChunks(ctx context.Context, l *lease, o *Object, off, end in
 	if err := c.pinSome(l, o, off, end, wait); err != nil {
 		return err
 	}
-	first := l.chunks[0]
-	select {
-	case <-first.done:
-	default:
-		select {
-		case <-first.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	if first.err != nil {
-		return first.err
+	if err := l.await(ctx, l.chunks[0]); err != nil {
+		return err
 	}
 	for _, ch := range l.chunks {
 		l.slices = slice(l.slices, ch.data, ch.span.start, off, end)
@@ -213,36 +210,10 @@ func (c *Cache) startChunk(o *Object, s span, turn chan struct{}) *chunk {
 	return ch
 }
 
-// download fetches and checks one span.
-func (c *Cache) download(o *Object, s span) ([]byte, error) {
-	endTurn, err := c.turn(c.life)
-	if err != nil {
-		return nil, errClosed // nothing comes any more
-	}
-	defer endTurn()
-	buf := c.pool.get(s.end - s.start)
-	c.mu.Lock()
-	c.coming -= footprint(s.end - s.start)
-	c.coldBytes += int64(cap(buf))
-	c.evictIdle()
-	c.mu.Unlock()
-	if err = c.getChecked(o, s, buf); err == nil {
-		return buf, nil
-	}
-	c.mu.Lock()
-	c.coldBytes -= int64(cap(buf))
-	c.mu.Unlock()
-	c.pool.put(buf)
-	if c.life.Err() != nil {
-		err = errClosed
-	}
-	return nil, err
-}
-
 // getChecked asks once more for wrong bytes: they may have been damaged on the way.
-func (c *Cache) getChecked(o *Object, s span, buf []byte) (err error) {
+func (c *Cache) getChecked(ctx context.Context, o *Object, s span, buf []byte) (err error) {
 	for range 2 {
-		if err = c.get(c.life, o.Key, buf, s.start); err != nil {
+		if err = c.get(ctx, o.Key, buf, s.start); err != nil {
 			return err
 		}
 		if err = o.verify(buf, s.first, s.blocks); err == nil {

@@ -14,7 +14,7 @@ type Stats struct {
 	Images, Files, Chunks                       int   // now
 	ImageBytes, DiskBytes, ColdBytes            int64 // now; images that wait for the disk included, chunks on their way too
 	ImageHits, DiskHits, ColdHits, Misses       int64 // Views by the farthest place that was asked
-	Gets, GetBytes, Prefetches                  int64 // requests below, with repeats; chunks that a Prefetch began
+	Gets, GetBytes, Prefetches, Hedges          int64 // requests below, with repeats; chunks that a Prefetch began; second GETs of what was late
 	BadFiles, BadGets, WriteErrors              int64
 	SpilledBytes                                int64
 	ImagesDropped /* unspilled */, FilesEvicted int64
@@ -41,6 +41,7 @@ var (
 	descGets     = prometheus.NewDesc("varve_cache_gets_total", "GET requests that the cache sent below.", nil, nil)
 	descGetBytes = prometheus.NewDesc("varve_cache_get_bytes_total", "Bytes that the cache asked for from below.", nil, nil)
 	descAhead    = prometheus.NewDesc("varve_cache_prefetches_total", "Chunks whose download a prefetch began.", nil, nil)
+	descHedges   = prometheus.NewDesc("varve_cache_hedges_total", "GETs that were sent a second time because the first took long.", nil, nil)
 	descBad      = prometheus.NewDesc("varve_cache_bad_bytes_total", "Reads whose bytes did not match their checksum, by place (disk, below).", []string{"place"}, nil)
 	descErrors   = prometheus.NewDesc("varve_cache_write_errors_total", "Copies that could not be written to local disk.", nil, nil)
 	descSpilled  = prometheus.NewDesc("varve_cache_spilled_bytes_total", "Bytes of images written to local disk when memory was full.", nil, nil)
@@ -51,7 +52,7 @@ var (
 type collector struct{ c *Cache }
 
 func (m collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descBytes, descObjects, descViews, descGets, descGetBytes, descAhead, descBad, descErrors, descSpilled, descEvicted} {
+	for _, d := range []*prometheus.Desc{descBytes, descObjects, descViews, descGets, descGetBytes, descAhead, descHedges, descBad, descErrors, descSpilled, descEvicted} {
 		out <- d
 	}
 }
@@ -77,6 +78,7 @@ func (m collector) Collect(out chan<- prometheus.Metric) {
 	count(descGets, s.Gets)
 	count(descGetBytes, s.GetBytes)
 	count(descAhead, s.Prefetches)
+	count(descHedges, s.Hedges)
 	count(descBad, s.BadFiles, placeDisk)
 	count(descBad, s.BadGets, placeBelow)
 	count(descErrors, s.WriteErrors)

@@ -28,6 +28,9 @@ func (v View) Release() {
 // Borrowed says whether all of it lies in the image of an object as it was stored: what is made of such may succeed it.
 func (v View) Borrowed() bool { return v.lease != nil && v.lease.image != nil && v.lease.original }
 
+// Waited says whether the view had to wait for a download.
+func (v View) Waited() bool { return v.lease != nil && v.lease.waited }
+
 // lease is what a View holds on to; it is reused.
 type lease struct {
 	cache    *Cache
@@ -35,6 +38,7 @@ type lease struct {
 	image    Image
 	original bool // image is no heir
 	chunks   []*chunk
+	waited   bool  // for one of them
 	off, end int64 // of them
 	buffer   []byte
 }

@@ -605,7 +605,7 @@ func TestWhatWasSealedHereNeedsNoLookUp(t *testing.T) {
 }
 
 // A sequential replay of one segment, golden: one look-up, one directory, one view for each fetch of exactly its bytes, and
-// downloads that run ahead twice as far with each, up to the bound and to the range's end.
+// downloads that run ahead four times as far with each, up to the bound and to the range's end.
 func TestASequentialReplayIsCheap(t *testing.T) {
 	w := newWorld()
 	w.ahead = 400 << 10
@@ -630,7 +630,7 @@ func TestASequentialReplayIsCheap(t *testing.T) {
 		t.Error("other bytes")
 	}
 	var want []string
-	for n, ahead := range []int64{8 * size, 16 * size, 400 << 10, 400 << 10, 24 * size, 16 * size, 8 * size, 0} {
+	for n, ahead := range []int64{8 * size, 400 << 10, 400 << 10, 400 << 10, 24 * size, 16 * size, 8 * size, 0} {
 		at := 8 * int64(n) * size
 		want = append(want, fmt.Sprintf("view seg/0 %d+%d", at, 8*size))
 		if ahead > 0 {
@@ -647,7 +647,6 @@ func TestASequentialReplayIsCheap(t *testing.T) {
 func TestReadAheadGoesOnIntoTheNextSegments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		w.ahead = 1 << 20
 		var size int64
 		for i := range int64(3) {
 			var bs []batch.Batch
@@ -657,6 +656,7 @@ func TestReadAheadGoesOnIntoTheNextSegments(t *testing.T) {
 			size = int64(len(bs[0]))
 			w.add(fmt.Sprintf("seg/%d", i), metadata.Sealed, map[metadata.PartitionID][]batch.Batch{part(0): bs}, nil)
 		}
+		w.ahead = 4 * size
 		r := w.reader(t)
 		for from := int64(0); from < 120; from += 20 {
 			res := r.Read(t.Context(), []fetch.Plan{{Partition: part(0), From: from, Max: int(2 * size), Sealed: true, SealedEnd: 120}}, 1<<20)
@@ -678,7 +678,7 @@ func TestReadAheadGoesOnIntoTheNextSegments(t *testing.T) {
 		note("ahead seg/0 %d+%d", 2*size, 2*size)
 		note("view seg/0 %d+%d", 2*size, 2*size) // the second reads four batches ahead: all of the next segment
 		directory(1)
-		note("view seg/1 0+%d", 2*size) // the third eight: what is left of it, and the one behind
+		note("view seg/1 0+%d", 2*size) // the third as many: what is left of it, and the one behind
 		note("ahead seg/1 %d+%d", 2*size, 2*size)
 		directory(2)
 		note("view seg/1 %d+%d", 2*size, 2*size)

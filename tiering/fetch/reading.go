@@ -20,6 +20,7 @@ type reading struct {
 	want   int
 	memory bool               // and nothing else is looked at
 	all    bool               // whatever it takes: nothing else came
+	waited bool               // for a download
 	next   []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
@@ -116,6 +117,7 @@ func (g *reading) piece(ctx context.Context, x Piece) error {
 		if err != nil {
 			return err
 		}
+		g.waited = g.waited || v.Waited()
 		n = length(v.Slices)
 		w := walk{from: g.from, want: g.want, dense: dense, part: &g.part}
 		w.over(v.Slices)
@@ -182,10 +184,26 @@ func objectOf(x Piece) cache.Object {
 	return cache.Object{Key: x.Stored.Object.Key, Length: x.Stored.Object.Length, Blocks: x.Stored.Dir.Blocks}
 }
 
-// readAhead grows with a sequential reader: a read that goes on where another ended, which was size ahead, doubles it. It
-// goes on into the segments that follow, or their first bytes would be waited for.
+// steadyAhead is how far ahead of any sequential reader downloads run: what eight requests bring.
+const steadyAhead = 32 << 20
+
+// grown is how far they run after a read that goes on where another ended, which was size ahead: a reader of 1 MiB at a time
+// comes to steadyAhead before it is through with its first chunk. Only who has to wait all the same is given more: what lies
+// there for a slow reader takes the room of others.
+func (g *reading) grown(size int64) int64 {
+	switch {
+	case size < steadyAhead:
+		size = min(4*size, steadyAhead)
+	case g.waited:
+		size *= 2
+	}
+	return min(size, g.cfg.ReadAhead)
+}
+
+// readAhead begins the downloads of what comes next. It goes on into the segments that follow, or their first bytes would be
+// waited for.
 func (g *reading) readAhead(o cache.Object, r *object.Range, pos, size int64) {
-	size = max(int64(g.part.Bytes), min(2*size, g.cfg.ReadAhead))
+	size = max(int64(g.part.Bytes), g.grown(size))
 	g.ahead.Set(sequence{g.p.Partition, g.from}, progress{o.Key, r.Pos + pos, size})
 	left := min(size, g.cfg.ReadAhead)
 	if n := min(left, r.Len-pos); n > 0 {
