@@ -98,6 +98,7 @@ func (m *member) join(ctx context.Context) error {
 		m.id = ""
 		return errRejoin
 	}
+	former := m.generation
 	m.id, m.generation = j.MemberID, j.Generation
 	sync := kmsg.NewPtrSyncGroupRequest()
 	sync.Group, sync.MemberID, sync.Generation = members, m.id, m.generation
@@ -124,6 +125,34 @@ func (m *member) join(ctx context.Context) error {
 	m.mine = nil
 	for b := s.MemberAssignment; len(b) >= 4; b = b[4:] {
 		m.mine = append(m.mine, m.places()[binary.BigEndian.Uint32(b)])
+	}
+	return m.commitAs(ctx, former)
+}
+
+// commitAs asks now and then for a commit under a generation that is over.
+func (m *member) commitAs(ctx context.Context, former int32) error {
+	if former <= 0 || former >= m.generation || m.rng.IntN(4) > 0 {
+		return nil
+	}
+	const nowhere = 0
+	at := m.places()[0]
+	ended := m.l.rec.Commit(members, at.of(), nowhere)
+	q := kmsg.NewOffsetCommitRequestTopicPartition()
+	q.Partition, q.Offset = at.partition, nowhere
+	t := kmsg.NewOffsetCommitRequestTopic()
+	t.Topic, t.Partitions = at.topic.name, append(t.Partitions, q)
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group, req.MemberID, req.Generation, req.Topics = members, m.id, former, append(req.Topics, t)
+	resp, err := m.request(ctx, 7, req)
+	if err != nil {
+		return nil // unknown, as it began
+	}
+	code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode
+	ended(commitOutcome(code))
+	if code != 0 {
+		m.l.w.plan.count("commit of an old generation refused")
+	} else {
+		m.l.w.fail("a commit of generation %d was taken in generation %d", former, m.generation)
 	}
 	return nil
 }

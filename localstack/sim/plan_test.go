@@ -127,6 +127,11 @@ func newPlan(seed uint64) *plan {
 			p.spans = append(p.spans, s)
 		}
 	}
+	// Some seeds have statements come late all the time: what overtakes what then depends on the rest.
+	if p.rng("late").IntN(8) == 0 {
+		p.spans = append(p.spans, span{kind: metaLate, from: calm, to: healed, rate: 0.2})
+	}
+	brief := p.rng("brief")
 	for _, k := range moments {
 		n := 0
 		if rng.Float64() < max(share, 0.1)*1.5 {
@@ -146,7 +151,13 @@ func newPlan(seed uint64) *plan {
 			if k == pause {
 				e.away = part(rng, 10*time.Second)
 			}
+			if (k == swap || k == zombie) && brief.IntN(2) == 0 {
+				e.back = part(brief, time.Second) // another disk leads for a few records, or for none
+			}
 			p.events = append(p.events, e)
+			if k == power && brief.IntN(2) == 0 { // and once more, before what was recovered is settled
+				p.events = append(p.events, event{kind: []kind{kill, power}[brief.IntN(2)], at: e.at + e.away + part(brief, time.Second)})
+			}
 		}
 	}
 	slices.SortFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
