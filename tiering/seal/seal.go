@@ -144,10 +144,15 @@ func New(log *Log, ps Partitions, c Cache, s Putter, i Index, r Learner, me meta
 	return &Sealer{log: log, partitions: ps, cache: c, store: s, index: i, reader: r, me: me, cfg: cfg}
 }
 
+// lastPause is the longest pause after a merge that failed; from Config.Check on it doubles. A merge is up to 256 MiB that
+// are read and sent again, so it is not repeated with every flush while a store errs.
+const lastPause = 10 * time.Second
+
 // Run merges the oldest run whenever a bound is passed, until ctx or the session ends.
 func (s *Sealer) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Check)
 	defer tick.Stop()
+	pause := time.Duration(0)
 	for ticked := true; ; {
 		_, err := s.Turn(ctx, time.Now(), ticked)
 		if ctx.Err() != nil {
@@ -156,14 +161,19 @@ func (s *Sealer) Run(ctx context.Context) error {
 		if errors.Is(err, metadata.ErrFenced) {
 			return err
 		}
+		changed, again := s.log.changed, tick.C
 		if err != nil {
+			pause = min(max(2*pause, s.cfg.Check), max(lastPause, s.cfg.Check))
 			s.cfg.Metrics.Failures.Inc()
-			s.cfg.Logger.Warn("seal failed, trying again later", "err", err)
+			s.cfg.Logger.Warn("seal failed", "again in", pause, "err", err)
+			changed, again = nil, time.After(pause)
+		} else {
+			pause = 0
 		}
 		select {
-		case <-tick.C:
+		case <-again:
 			ticked = true
-		case <-s.log.changed:
+		case <-changed:
 			ticked = false
 		case <-ctx.Done():
 			return nil

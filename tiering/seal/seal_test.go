@@ -75,6 +75,7 @@ type world struct {
 	gone    map[int32]bool
 	objects map[string][]byte
 	puts    int
+	refuse  error // what Put answers
 	views   int
 	rows    map[string]metadata.WALObject
 	intents []string
@@ -216,6 +217,9 @@ func (w *world) Put(_ context.Context, key string, body objectstore.Body) error 
 		w.t.Errorf("%s is stored without an intent", key)
 	}
 	w.puts++
+	if w.refuse != nil {
+		return w.refuse
+	}
 	data, err := io.ReadAll(body.Open())
 	if err == nil && crc32.Checksum(data, castagnoli) != body.CRC32C() {
 		err = errors.New("the bytes are not what the body says")
@@ -909,6 +913,39 @@ func TestRunMergesWhatComes(t *testing.T) {
 		}
 		if err := w.Run(t.Context()); !errors.Is(err, metadata.ErrFenced) {
 			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
+func TestAMergeThatFailsIsNotRepeatedWithEveryFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, func(c *Config) { c.UnsealedObjects = 3 })
+		p := w.partition(1, 0)
+		w.refuse = objectstore.ErrUnavailable
+		for range 4 {
+			w.wal(0, wrote{p: p, batches: 1, size: 100})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			w.wal(0, wrote{p: p, batches: 1, size: 100})
+		}
+		synctest.Wait()
+		if w.puts != 9 { // after 0, 1, 3, 7, 15, 25, 35, 45 and 55 s
+			t.Errorf("%d uploads within a minute", w.puts)
+		}
+		w.refuse = nil
+		time.Sleep(lastPause)
+		synctest.Wait()
+		if n, _, _ := w.log.Size(); n > 3 {
+			t.Errorf("%d objects are unsealed when the store is back", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }
