@@ -11,11 +11,13 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"varve.dev/metadata"
 	"varve.dev/objectstore"
@@ -75,7 +77,7 @@ type world struct {
 	gone    map[int32]bool
 	objects map[string][]byte
 	puts    int
-	refuse  error // what Put answers
+	refuses atomic.Bool // Put, for lack of a store
 	views   int
 	rows    map[string]metadata.WALObject
 	intents []string
@@ -217,8 +219,8 @@ func (w *world) Put(_ context.Context, key string, body objectstore.Body) error 
 		w.t.Errorf("%s is stored without an intent", key)
 	}
 	w.puts++
-	if w.refuse != nil {
-		return w.refuse
+	if w.refuses.Load() {
+		return objectstore.ErrUnavailable
 	}
 	data, err := io.ReadAll(body.Open())
 	if err == nil && crc32.Checksum(data, castagnoli) != body.CRC32C() {
@@ -921,7 +923,7 @@ func TestAMergeThatFailsIsNotRepeatedWithEveryFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.UnsealedObjects = 3 })
 		p := w.partition(1, 0)
-		w.refuse = objectstore.ErrUnavailable
+		w.refuses.Store(true)
 		for range 4 {
 			w.wal(0, wrote{p: p, batches: 1, size: 100})
 		}
@@ -934,10 +936,10 @@ func TestAMergeThatFailsIsNotRepeatedWithEveryFlush(t *testing.T) {
 			w.wal(0, wrote{p: p, batches: 1, size: 100})
 		}
 		synctest.Wait()
-		if w.puts != 9 { // after 0, 1, 3, 7, 15, 25, 35, 45 and 55 s
-			t.Errorf("%d uploads within a minute", w.puts)
+		if n := testutil.ToFloat64(w.cfg.Metrics.Failures); n != 9 { // after 0, 1, 3, 7, 15, 25, 35, 45 and 55 s
+			t.Errorf("%v attempts within a minute", n)
 		}
-		w.refuse = nil
+		w.refuses.Store(false)
 		time.Sleep(lastPause)
 		synctest.Wait()
 		if n, _, _ := w.log.Size(); n > 3 {
