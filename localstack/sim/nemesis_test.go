@@ -1,12 +1,14 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"varve.dev/metadata"
@@ -32,7 +34,7 @@ func (n *nemesis) run(ctx context.Context) {
 	w := n.w
 	n.launch(w.own)
 	n.reunite = w.plan.began.Add(healed + time.Millisecond)
-	events := w.plan.events
+	events := slices.Clone(w.plan.events)
 	for {
 		next := time.Now().Add(time.Hour)
 		sooner := func(t time.Time) {
@@ -60,6 +62,11 @@ func (n *nemesis) run(ctx context.Context) {
 			n.replace(w.current.on, w.current.tripped)
 		case <-w.current.ended:
 			n.fell()
+		case <-w.log.torn: // what was cut lies there until new frames are released: now it could come back
+			if again := w.plan.now() + part(n.rng, time.Second); again < healed-2*time.Second {
+				events = slices.Insert(events, 0, event{kind: []kind{kill, power}[n.rng.IntN(2)], at: again})
+				slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+			}
 		case <-timer.C:
 			n.due()
 			for len(events) > 0 && w.plan.now() >= events[0].at {

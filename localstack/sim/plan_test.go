@@ -155,9 +155,6 @@ func newPlan(seed uint64) *plan {
 				e.back = part(brief, time.Second) // another disk leads for a few records, or for none
 			}
 			p.events = append(p.events, e)
-			if k == power && brief.IntN(2) == 0 { // and once more, before what was recovered is settled
-				p.events = append(p.events, event{kind: []kind{kill, power}[brief.IntN(2)], at: e.at + e.away + part(brief, time.Second)})
-			}
 		}
 	}
 	slices.SortFunc(p.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })

@@ -305,12 +305,13 @@ func (w *world) rotten(m *machine, rng *rand.Rand) {
 // eventLog keeps what the agent and the world say, and counts what is worth it.
 type eventLog struct {
 	plan *plan
+	torn chan struct{} // one slot: a recovery has cut a torn tail
 
 	mu    sync.Mutex
 	lines []string
 }
 
-func newEventLog(p *plan) *eventLog { return &eventLog{plan: p} }
+func newEventLog(p *plan) *eventLog { return &eventLog{plan: p, torn: make(chan struct{}, 1)} }
 
 // maxLines bounds what a failure prints.
 const maxLines = 4000
@@ -359,6 +360,10 @@ func (l *lifeLog) Write(p []byte) (int, error) {
 		}
 		if !strings.Contains(line, " torn=0 ") {
 			l.plan.count("torn tail cut")
+			select {
+			case l.torn <- struct{}{}:
+			default: // the nemesis knows of one already
+			}
 		}
 	}
 	return len(p), nil
