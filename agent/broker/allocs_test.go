@@ -96,7 +96,7 @@ type imageRange struct {
 	off, n int64
 }
 
-func (i images) Some(ctx context.Context, o cache.Object, off, n int64, _ bool) (cache.View, error) {
+func (i images) Some(ctx context.Context, o cache.Object, off, n int64, _ cache.Effort) (cache.View, error) {
 	return i.View(ctx, o, off, n)
 }
 

@@ -141,7 +141,7 @@ func (l *logs) View(_ context.Context, o cache.Object, off, n int64) (cache.View
 }
 
 // Borrow implements fetch.Viewer.
-func (l *logs) Some(ctx context.Context, o cache.Object, off, n int64, _ bool) (cache.View, error) {
+func (l *logs) Some(ctx context.Context, o cache.Object, off, n int64, _ cache.Effort) (cache.View, error) {
 	return l.View(ctx, o, off, n)
 }
 

@@ -458,7 +458,7 @@ func TestAViewSaysWhetherItWaited(t *testing.T) {
 			return v.Waited()
 		}
 		some := func(ctx context.Context, o cache.Object, off, n int64) (cache.View, error) {
-			return w.Some(ctx, o, off, n, true)
+			return w.Some(ctx, o, off, n, cache.Wait)
 		}
 		cold, image := w.objects[0], w.objects[1]
 		w.addImage(image)
@@ -476,8 +476,8 @@ func TestAViewSaysWhetherItWaited(t *testing.T) {
 func TestSomeTakesWhatIsAtHand(t *testing.T) {
 	w := newWorld(t, 1, cache.Config{ColdBytes: 1 << 20})
 	o := w.objects[0]
-	some := func(off, n int64, wait bool) (int, error) {
-		v, err := w.Some(t.Context(), o.Object, off, n, wait)
+	some := func(off, n int64, effort cache.Effort) (int, error) {
+		v, err := w.Some(t.Context(), o.Object, off, n, effort)
 		got := slices.Concat(v.Slices...)
 		if !bytes.Equal(got, o.data[off:off+int64(len(got))]) {
 			t.Fatalf("some of [%d, +%d) brought other bytes", off, n)
@@ -485,26 +485,51 @@ func TestSomeTakesWhatIsAtHand(t *testing.T) {
 		v.Release()
 		return len(got), err
 	}
-	if _, err := some(0, 100, false); !errors.Is(err, cache.ErrBusy) {
+	if _, err := some(0, 100, cache.Copy); !errors.Is(err, cache.ErrBusy) {
 		t.Errorf("a download that was not to be waited for: %v", err)
 	}
 	cache.Settle(w.Cache)
-	first, err := some(0, 3000, false) // it was begun
+	first, err := some(0, 3000, cache.Copy) // it was begun
 	if err != nil || first < chunkBytes/2 || first > 2*chunkBytes {
 		t.Errorf("%d bytes of the first chunk: %v", first, err)
 	}
-	w.gets(0, "what is at hand", func() { must(t, second(some(0, 3000, true))) })
-	w.gets(1, "the next chunk", func() { must(t, second(some(int64(first), 100, true))) })
-	if n, err := some(0, 3000, false); err != nil || n <= first {
+	w.gets(0, "what is at hand", func() { must(t, second(some(0, 3000, cache.Wait))) })
+	w.gets(1, "the next chunk", func() { must(t, second(some(int64(first), 100, cache.Wait))) })
+	if n, err := some(0, 3000, cache.Copy); err != nil || n <= first {
 		t.Errorf("%d bytes of two chunks: %v", n, err)
 	}
-	must(t, second(some(4990, 47, true))) // into the directory
+	must(t, second(some(4990, 47, cache.Wait))) // into the directory
 	w.store.then(func(ctx context.Context, _ string, _ []byte, _ int64) error { <-ctx.Done(); return ctx.Err() })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := w.Some(ctx, o.Object, 3000, 10, true); !errors.Is(err, context.Canceled) {
+	if _, err := w.Some(ctx, o.Object, 3000, 10, cache.Wait); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestSomeReadsAFileOnlyIfItIsWorthIt(t *testing.T) {
+	w := newWorld(t, 2, cache.Config{Dir: t.TempDir(), DiskBytes: 1 << 20, ColdBytes: 1 << 20})
+	kept, cold := w.objects[0], w.objects[1]
+	must(t, w.Keep(kept.Key, objectstore.NewBytes(kept.data), time.Now().Add(time.Hour)))
+	w.gets(0, "of what is on disk", func() {
+		if _, err := w.Some(t.Context(), kept.Object, 0, 10, cache.Begin); !errors.Is(err, cache.ErrBusy) {
+			t.Errorf("without effort: %v", err)
+		}
+		for _, effort := range []cache.Effort{cache.Copy, cache.Wait} {
+			v, err := w.Some(t.Context(), kept.Object, 0, 10, effort)
+			must(t, err)
+			v.Release()
+		}
+	})
+	w.gets(1, "of what is cold", func() {
+		if _, err := w.Some(t.Context(), cold.Object, 0, 10, cache.Begin); !errors.Is(err, cache.ErrBusy) {
+			t.Errorf("without effort: %v", err)
+		}
+		cache.Settle(w.Cache)
+		v, err := w.Some(t.Context(), cold.Object, 0, 10, cache.Begin) // it has come
+		must(t, err)
+		v.Release()
+	})
 }
 
 func second(_ int, err error) error { return err }
@@ -541,7 +566,7 @@ func TestManyReadersAtOnceFetchNothingTwice(t *testing.T) {
 			if at[i] == 5000 {
 				continue
 			}
-			v, err := w.Some(t.Context(), o.Object, at[i], min(step, 5000-at[i]), true)
+			v, err := w.Some(t.Context(), o.Object, at[i], min(step, 5000-at[i]), cache.Wait)
 			if errors.Is(err, cache.ErrBusy) {
 				continue
 			}
@@ -565,15 +590,15 @@ func TestManyReadersAtOnceFetchNothingTwice(t *testing.T) {
 	// What nobody reads on with holds nobody up.
 	must(t, w.Evict())
 	for _, o := range w.objects[:6] {
-		v, err := w.Some(t.Context(), o.Object, 0, 10, true)
+		v, err := w.Some(t.Context(), o.Object, 0, 10, cache.Wait)
 		must(t, err)
 		v.Release()
 	}
-	if _, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, true); !errors.Is(err, cache.ErrBusy) {
+	if _, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, cache.Wait); !errors.Is(err, cache.ErrBusy) {
 		t.Errorf("six chunks of eight are being read, two are left to prefetches: got %v", err)
 	}
 	now = now.Add(time.Minute)
-	v, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, true)
+	v, err := w.Some(t.Context(), w.objects[7].Object, 0, 10, cache.Wait)
 	must(t, err)
 	v.Release()
 }

@@ -73,26 +73,45 @@ func (l *lease) release() {
 //
 // A view of n bytes may hold that much memory, and a chunk more at either end: read large objects piece by piece.
 func (c *Cache) View(ctx context.Context, o Object, off, n int64) (View, error) {
-	return c.viewBy(ctx, o, off, n, c.fromBelow)
+	return c.viewBy(ctx, o, off, n, func(ctx context.Context, l *lease, o Object, off, n int64) error {
+		if c.fromDisk(l, o, off, n) {
+			return nil
+		}
+		return c.fromBelow(ctx, l, o, off, n)
+	})
 }
 
-// Some is View for a reader of many things at once, of as much from off on as is at hand. Of a cold object it answers what
-// lies in memory from off on, and if that is nothing, waits for the first chunk if wait says so. It fails with ErrBusy
-// where it would have to wait else, and where a download would drive out what others are in the middle of. What it begins
-// to download goes on.
-func (c *Cache) Some(ctx context.Context, o Object, off, n int64, wait bool) (View, error) {
+// Effort is what Some does for bytes that are not in memory.
+type Effort int
+
+const (
+	Begin Effort = iota // their download
+	Copy                // and read them from local disk
+	Wait                // and wait for the first chunk of what is cold
+)
+
+// Some is View for a reader of many things at once, of as much from off on as the effort brings: of a cold object what lies in
+// memory from off on, or its first chunk. It fails with ErrBusy where that is nothing, and where a download would drive out
+// what others are in the middle of. What it begins to download goes on.
+func (c *Cache) Some(ctx context.Context, o Object, off, n int64, effort Effort) (View, error) {
 	return c.viewBy(ctx, o, off, n, func(ctx context.Context, l *lease, o Object, off, n int64) error {
-		if off+n > o.blocksEnd() {
+		switch {
+		case effort < Copy && c.file(o.Key) != nil:
+			return ErrBusy
+		case effort >= Copy && c.fromDisk(l, o, off, n):
+			return nil
+		case off+n > o.blocksEnd():
 			return c.fromBelow(ctx, l, o, off, n)
 		}
-		return c.someChunks(ctx, l, &o, off, off+n, wait)
+		return c.someChunks(ctx, l, &o, off, off+n, effort >= Wait)
 	})
 }
 
 // ErrBusy says that what was asked for is not here, and that its time will come.
 var ErrBusy = errors.New("the cache is busy with what others read")
 
-func (c *Cache) viewBy(ctx context.Context, o Object, off, n int64, fromBelow func(context.Context, *lease, Object, int64, int64) error) (View, error) {
+// viewBy looks into the image first, and then where beside it says.
+func (c *Cache) viewBy(ctx context.Context, o Object, off, n int64, beside func(context.Context, *lease, Object, int64, int64) error) (View, error) {
 	if err := o.check(off, n); err != nil {
 		return View{}, err
 	}
@@ -105,11 +124,8 @@ func (c *Cache) viewBy(ctx context.Context, o Object, off, n int64, fromBelow fu
 		return View{l.slices, l}, nil
 	}
 	err := o.checkBlocks()
-	if err == nil && c.fromDisk(l, o, off, n) {
-		return View{l.slices, l}, nil
-	}
 	if err == nil {
-		err = fromBelow(ctx, l, o, off, n)
+		err = beside(ctx, l, o, off, n)
 	}
 	if err != nil {
 		l.release()

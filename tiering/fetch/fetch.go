@@ -29,7 +29,7 @@ var ErrHole = errors.New("no object holds the offset")
 type Viewer interface {
 	View(ctx context.Context, o cache.Object, off, n int64) (cache.View, error)
 	// Some is View of as much as is at hand; it may fail with cache.ErrBusy.
-	Some(ctx context.Context, o cache.Object, off, n int64, wait bool) (cache.View, error)
+	Some(ctx context.Context, o cache.Object, off, n int64, effort cache.Effort) (cache.View, error)
 	// Borrow is View where the range lies in memory and nothing is waited for.
 	Borrow(o cache.Object, off, n int64) (v cache.View, ok bool)
 	Prefetch(o cache.Object, off, n int64)
@@ -262,18 +262,19 @@ func (r *Reader) Read(ctx context.Context, plans []Plan, maxBytes int) *Result {
 		from = to
 	}
 	if i := res.idle(); i >= 0 {
-		res.Parts[i] = r.one(ctx, &plans[i], res, res.Parts[i].Slices, maxBytes, true)
+		res.Parts[i] = r.one(ctx, &plans[i], res, res.Parts[i].Slices, maxBytes, nil)
 		fit(&res.Parts[i], maxBytes, true)
 	}
 	res.hold(plans)
 	return res
 }
 
-// worth is how many bytes are worth an answer of their own, so that those which are still awaited come with the next: a
-// fetch of many cold partitions would else take as long as the slowest of their downloads.
+// worth is how many bytes are worth an answer of their own, so that what is still awaited, or would have to be copied from a
+// file, comes with the next: a fetch of many cold partitions would else take as long as the slowest of their downloads, and
+// one of many on local disk would read each byte into memory that the processor has not seen for long.
 const worth = 8 << 20
 
-// patience ends when as many bytes are there as are worth an answer: from then on only what is at hand is taken.
+// patience ends when as many bytes are there as are worth an answer: from then on only what lies in memory is taken.
 type patience struct {
 	context.Context
 	end  context.CancelFunc
@@ -291,6 +292,8 @@ func (p *patience) got(n int) {
 		p.end()
 	}
 }
+
+func (p *patience) over() bool { return p.came.Load() >= worth }
 
 // idle forgives parts that there was no room for, and names the first of them if nothing else came.
 func (r *Result) idle() int {
@@ -366,15 +369,19 @@ func fit(p *Part, left int, first bool) int {
 }
 
 func (r *Reader) wave(ctx *patience, plans []Plan, res *Result, parts []Part, left int) {
+	shared := ctx
+	if len(res.Parts) == 1 {
+		shared = nil
+	}
 	if len(plans) == 1 {
-		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left, len(res.Parts) == 1)
+		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left, shared)
 		ctx.got(parts[0].Bytes)
 		return
 	}
 	var wg sync.WaitGroup
 	for i := range plans {
 		wg.Go(func() {
-			parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left, false)
+			parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left, shared)
 			ctx.got(parts[i].Bytes)
 		})
 	}

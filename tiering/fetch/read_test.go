@@ -283,6 +283,41 @@ func TestAPartWithoutRoomIsLeftOutUnlessItIsAlone(t *testing.T) {
 	res.Release()
 }
 
+// What is worth an answer is sent before more is copied from files; of a plan that is alone all is read.
+func TestFilesAreReadForOneAnswerAtATime(t *testing.T) {
+	w := newWorld()
+	w.filed = map[string]bool{}
+	var plans []fetch.Plan
+	for i := range int32(6) {
+		key := fmt.Sprint("wal/", i)
+		var batches []batch.Batch
+		for k := range int64(6) {
+			batches = append(batches, plain(k, 1, 1<<20))
+		}
+		s := w.add(key, metadata.WAL, map[metadata.PartitionID][]batch.Batch{part(i): batches}, nil)
+		w.filed[key] = true
+		plans = append(plans, fetch.Plan{Partition: part(i), Max: 10 << 20, Pieces: s.pieces(part(i))})
+	}
+	r := w.reader(t)
+	res := r.Read(t.Context(), plans, 100<<20)
+	n := 0
+	for i := range res.Parts {
+		if err := res.Parts[i].Err; err != nil {
+			t.Error(err)
+		}
+		n += res.Parts[i].Bytes
+	}
+	if n < 8<<20 || n > 3*7<<20 { // three are read at once, and may all have begun
+		t.Errorf("%d bytes of six files of 6 MiB", n)
+	}
+	res.Release()
+	res = r.Read(t.Context(), plans[5:], 100<<20)
+	if n := res.Parts[0].Bytes; n < 6<<20 {
+		t.Errorf("alone: %d bytes", n)
+	}
+	res.Release()
+}
+
 func TestOneOfManyPartsTakesWhatIsAtHand(t *testing.T) {
 	w := newWorld()
 	p, q := part(0), part(1)

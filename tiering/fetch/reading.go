@@ -19,14 +19,14 @@ type reading struct {
 	from   int64 // offset that comes next
 	want   int
 	memory bool               // and nothing else is looked at
-	all    bool               // whatever it takes: nothing else came
+	shared *patience          // with the other plans; nil: it waits for whatever it takes
 	waited bool               // for a download
 	next   []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
-// one reads one plan. all: it waits for whatever it takes.
-func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int, all bool) Part {
-	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), all: all, part: Part{Slices: reused}}
+// one reads one plan, with the patience that it shares with others; nil: it waits for whatever it takes.
+func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int, shared *patience) Part {
+	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), shared: shared, part: Part{Slices: reused}}
 	g.part.Err = g.read(ctx)
 	// An error that came after some bytes comes again with the next read; one that says that the time is up is none.
 	if g.part.Bytes > 0 || ctx.Err() != nil {
@@ -158,7 +158,19 @@ func length(slices [][]byte) (n int64) {
 	return n
 }
 
-// viewOf borrows a range, or what is at hand of it unless whole is asked for. What a part already has is not kept waiting.
+// effort is what is done for bytes that are not in memory: what a part already has is not kept waiting for a download, nor
+// what is worth an answer for a file.
+func (g *reading) effort() cache.Effort {
+	switch {
+	case g.shared.over():
+		return cache.Begin
+	case g.part.Bytes > 0:
+		return cache.Copy
+	}
+	return cache.Wait
+}
+
+// viewOf borrows a range, or what is at hand of it unless whole is asked for.
 func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64, whole bool) (cache.View, error) {
 	if g.memory {
 		v, ok := g.view.Borrow(o, off, n)
@@ -169,10 +181,10 @@ func (g *reading) viewOf(ctx context.Context, o cache.Object, off, n int64, whol
 	}
 	var v cache.View
 	var err error
-	if g.all || whole {
+	if g.shared == nil || whole {
 		v, err = g.view.View(ctx, o, off, n)
 	} else {
-		v, err = g.view.Some(ctx, o, off, n, g.part.Bytes == 0)
+		v, err = g.view.Some(ctx, o, off, n, g.effort())
 	}
 	if err != nil {
 		return v, fmt.Errorf("read %s at %d: %w", o.Key, off, err)

@@ -89,6 +89,7 @@ type world struct {
 	slow     map[string]bool // views of these objects end with their context
 	busy     map[string]bool // see Some
 	cut      map[string]int64
+	filed    map[string]bool
 	readAt   func(ctx context.Context, key string) error
 	holes    []int64
 	away     error // of the index
@@ -202,12 +203,13 @@ func (w *world) View(ctx context.Context, o cache.Object, off, n int64) (cache.V
 	return v, nil
 }
 
-// Some implements fetch.Viewer: of an object that is busy nothing is at hand, of one that is cut so many bytes.
-func (w *world) Some(ctx context.Context, o cache.Object, off, n int64, wait bool) (cache.View, error) {
+// Some implements fetch.Viewer: of an object that is busy nothing is at hand, of one that is cut so many bytes, and one that is
+// filed must be copied.
+func (w *world) Some(ctx context.Context, o cache.Object, off, n int64, effort cache.Effort) (cache.View, error) {
 	w.mu.Lock()
-	busy, cut := w.busy[o.Key], w.cut[o.Key]
+	busy, cut, filed := w.busy[o.Key], w.cut[o.Key], w.filed[o.Key]
 	w.mu.Unlock()
-	if busy || cut > 0 && !wait {
+	if busy || cut > 0 && effort < cache.Wait || filed && effort < cache.Copy {
 		return cache.View{}, fmt.Errorf("view %s: %w", o.Key, cache.ErrBusy)
 	}
 	if cut > 0 {
