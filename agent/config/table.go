@@ -188,6 +188,8 @@ func agentTable() []Key {
 			Doc: "Memory for objects that this agent wrote and has not sealed."},
 		{Group: reading, Name: "cache.disk.bytes", Type: Long, Unit: "bytes", Default: n(16 * gib), Min: 0, Max: 1024 * tib,
 			Doc: "Disk for copies of objects: the unsealed ones, then the newest segments."},
+		{Group: reading, Name: "cache.disk.free.bytes", Type: Long, Unit: "bytes", Default: n(gib), Min: 0, Max: 1024 * tib,
+			Doc: "Room on that disk that copies leave free; they go when others take it. 0: they go for nobody."},
 		{Group: reading, Name: "cache.cold.bytes", Type: Long, Unit: "bytes", Default: n(256 * mib), Min: 4 * mib, Max: 64 * tib,
 			Doc: "Memory for blocks of history that were read from the object store."},
 		{Group: reading, Name: "fetch.max.bytes", Type: Int, Unit: "bytes", Default: n(55 * mib), Min: kib, Max: maxInt,

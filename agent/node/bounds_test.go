@@ -203,8 +203,8 @@ func TestBoundsHoldForTenThousandPartitions(t *testing.T) {
 		const partitions, silent = 10_000, 4711
 		w, dial := virtual(t)
 		l := w.start("flush.interval.ms=250", "journal.bytes=8388608", "produce.buffer.bytes=33554432", "cache.memory.bytes=4194304",
-			"cache.disk.bytes=16777216", "cache.cold.bytes=8388608", "seal.check.interval.ms=10000", "gc.interval.ms=60000",
-			"session.ttl.ms=600000",
+			"cache.disk.bytes=16777216", "cache.disk.free.bytes=0", "cache.cold.bytes=8388608", "seal.check.interval.ms=10000",
+			"gc.interval.ms=60000", "session.ttl.ms=600000",
 			fmt.Sprint("seal.objects=", form.rows), fmt.Sprint("seal.directory.bytes=", form.directories))
 		c := dial()
 		c.newTopic("a", partitions, "segment.ms", "3600000")
@@ -271,6 +271,31 @@ func TestBoundsHoldForTenThousandPartitions(t *testing.T) {
 		l.stop()
 		w.verify()
 	})
+}
+
+// No disk has the room that copies are to leave at most: none is kept there, and all of it can be read.
+func TestCopiesLeaveRoomOnTheDisk(t *testing.T) {
+	for _, c := range []struct {
+		leave string
+		kept  bool
+	}{{"0", true}, {fmt.Sprint(int64(1) << 50), false}} {
+		synctest.Test(t, func(t *testing.T) {
+			w, dial := virtual(t)
+			l := w.start("cache.memory.bytes=1048576", "cache.disk.free.bytes="+c.leave)
+			client := dial()
+			client.newTopic("a", 1)
+			for range 4 {
+				client.writeAll(-1, "a", records(options{}, strings.Repeat("x", 400_000)), 0)
+				synctest.Wait() // what memory has no room for is written
+			}
+			if s := l.cache.Stats(); s.Images == 4 || s.Files > 0 != c.kept {
+				t.Errorf("with %s bytes to leave: %+v", c.leave, s)
+			}
+			wantBatches(t, client.fetch("a", 0, 0, 8<<20), 4)
+			l.stop()
+			w.verify()
+		})
+	}
 }
 
 // cost is what a stretch of time took of the stores.

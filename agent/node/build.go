@@ -74,8 +74,8 @@ func (n *node) hole(p metadata.PartitionID, offset int64) {
 func (n *node) build(context.Context) (err error) {
 	cfg := n.cfg
 	n.cache, err = cache.New(n.stores.cold, cache.Config{Dir: n.dir("cache"), MemoryBytes: cfg.Int("cache.memory.bytes"),
-		DiskBytes: cfg.Int("cache.disk.bytes"), ColdBytes: cfg.Int("cache.cold.bytes"), ColdRequests: bounded(cfg.Int("fetch.cold.concurrency")),
-		Logger: n.log, Registry: n.metrics})
+		DiskBytes: cfg.Int("cache.disk.bytes"), FreeBytes: cfg.Int("cache.disk.free.bytes"), ColdBytes: cfg.Int("cache.cold.bytes"),
+		ColdRequests: bounded(cfg.Int("fetch.cold.concurrency")), Logger: n.log, Registry: n.metrics})
 	if err != nil {
 		return err
 	}

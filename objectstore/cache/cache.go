@@ -66,14 +66,17 @@ type Config struct {
 	// MemoryBytes is for images, DiskBytes for files, ColdBytes for chunks of cold objects. Views in use and downloads
 	// on their way may exceed ColdBytes, by what callers hold and by ColdRequests chunks.
 	MemoryBytes, DiskBytes, ColdBytes int64
+	// FreeBytes is what copies leave free on the disk that Dir lies on, for whoever needs it: they need none. Zero: nothing.
+	FreeBytes int64
 	// ChunkBytes is what one GET of a cold object fetches: whole blocks that start within an aligned stretch of this
 	// size. Default 4 MiB: at 100 ms to the first byte and 80 MB/s, larger ones gain little; smaller ones cost requests.
 	ChunkBytes int64
 	// ColdRequests bounds the GETs at one time. Default 16. Prefetches take at most half.
 	ColdRequests int
-	Logger       *slog.Logger          // nil: silence
-	Now          func() time.Time      // nil: time.Now
-	Registry     prometheus.Registerer // nil: no metrics
+	Logger       *slog.Logger                    // nil: silence
+	Now          func() time.Time                // nil: time.Now
+	Free         func(dir string) (int64, error) // what may still be written where dir is; nil: asks the filesystem
+	Registry     prometheus.Registerer           // nil: no metrics
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -89,11 +92,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Free == nil {
+		c.Free = statfs
+	}
 	if c.Dir == "" {
 		c.DiskBytes = 0
 	}
 	var problems []error
-	for name, v := range map[string]int64{"MemoryBytes": c.MemoryBytes, "DiskBytes": c.DiskBytes, "ColdBytes": c.ColdBytes} {
+	for name, v := range map[string]int64{"MemoryBytes": c.MemoryBytes, "DiskBytes": c.DiskBytes, "ColdBytes": c.ColdBytes, "FreeBytes": c.FreeBytes} {
 		if v < 0 {
 			problems = append(problems, fmt.Errorf("cache: %s is %d", name, v))
 		}
@@ -120,6 +126,7 @@ type Cache struct {
 	requests  chan struct{} // ColdRequests turns
 	ahead     chan struct{} // those that prefetches may take
 	wake      chan struct{} // for Run
+	writer    chan struct{} // one turn: what is free says little while another writes
 
 	mu     sync.Mutex
 	closed bool
@@ -135,6 +142,10 @@ type Cache struct {
 	order       fileOrder
 	parts       uint64
 	fileBytes   int64
+	goingBytes  int64 // of files that are forgotten, and on disk until they are removed
+	diskLimit   int64 // of fileBytes: DiskBytes, or less where FreeBytes would not be left
+	tight       bool  // the disk has had less free than FreeBytes, and not much more since
+	untold      bool  // nobody can say what is free
 	pausedUntil time.Time
 
 	cold      map[string]map[int64]*chunk
@@ -158,8 +169,9 @@ func New(below objectstore.Store, cfg Config) (*Cache, error) {
 		requests: make(chan struct{}, cfg.ColdRequests),
 		ahead:    make(chan struct{}, max(1, cfg.ColdRequests/2)),
 		wake:     make(chan struct{}, 1),
-		pace:     newPace(),
-		images:   map[string]*imageEntry{}, files: map[string]*fileEntry{}, cold: map[string]map[int64]*chunk{},
+		writer:   make(chan struct{}, 1),
+		pace:     newPace(), diskLimit: cfg.DiskBytes,
+		images: map[string]*imageEntry{}, files: map[string]*fileEntry{}, cold: map[string]map[int64]*chunk{},
 	}
 	c.lent.New = func() any { return new(lease) }
 	c.life, c.end = context.WithCancel(context.Background())
@@ -192,7 +204,7 @@ func (c *Cache) forget(keys []string) (released []Image, removed []*fileEntry) {
 			released = append(released, e.image)
 		}
 		if e := c.files[key]; e != nil {
-			c.forgetFile(e)
+			c.leave(e)
 			removed = append(removed, e)
 		}
 		for _, ch := range c.cold[key] {
@@ -237,15 +249,22 @@ func (c *Cache) forgetAll(disk bool) (released []Image, removed []*fileEntry) {
 	}
 	if disk {
 		for _, e := range c.files {
-			c.forgetFile(e)
+			c.leave(e)
 			removed = append(removed, e)
 		}
 	}
 	return released, removed
 }
 
-// Run writes evicted images to disk until ctx ends, and heirs where memory is short. Without it they are dropped.
+// Run writes evicted images to disk until ctx ends, and heirs where memory is short. Without it they are dropped. And it
+// removes copies when others need their room.
 func (c *Cache) Run(ctx context.Context) error {
+	var look <-chan time.Time
+	if c.cfg.FreeBytes > 0 && c.cfg.DiskBytes > 0 {
+		tick := time.NewTicker(roomPeriod)
+		defer tick.Stop()
+		look = tick.C
+	}
 	for {
 		if e := c.nextSpill(); e != nil && ctx.Err() == nil {
 			c.spill(e)
@@ -255,6 +274,8 @@ func (c *Cache) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.wake:
+		case <-look:
+			c.makeRoom()
 		}
 	}
 }

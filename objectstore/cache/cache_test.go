@@ -148,6 +148,7 @@ type world struct {
 	rng     *rand.Rand
 	store   *store
 	objects []object
+	dir     string
 }
 
 func newWorld(t testing.TB, objects int, cfg cache.Config) *world {
@@ -169,6 +170,7 @@ func (w *world) reopen(cfg cache.Config) {
 		w.Close()
 	}
 	cfg.ChunkBytes = chunkBytes
+	w.dir = cfg.Dir
 	c, err := cache.New(w.store, cfg)
 	must(w.t, err)
 	cache.Poison(c)
@@ -966,10 +968,13 @@ func TestMetricsAreRegistered(t *testing.T) {
 // TestBudgets drives random calls and checks every bound, every byte and every reference.
 func TestBudgets(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		dir := t.TempDir()
+		d := newDisk(t, rapid.Int64Range(0, 9*5037).Draw(rt, "size"))
+		dir := d.dir
 		now := time.Unix(1_700_000_000, 0)
 		cfg := cache.Config{
 			Dir:         dir,
+			FreeBytes:   rapid.Int64Range(0, 4*5037).Draw(rt, "free"),
+			Free:        d.free,
 			MemoryBytes: rapid.Int64Range(0, 5*5037).Draw(rt, "memory"),
 			DiskBytes:   rapid.Int64Range(0, 5*5037).Draw(rt, "disk"),
 			ColdBytes:   rapid.Int64Range(0, 10*16<<10).Draw(rt, "cold"),
@@ -1015,6 +1020,15 @@ func TestBudgets(t *testing.T) {
 			"evict":    func(rt *rapid.T) { must(t, w.Evict()) },
 			"spill":    func(rt *rapid.T) { cache.Spill(w.Cache) },
 			"time":     func(rt *rapid.T) { now = now.Add(time.Hour) },
+			"others":   func(rt *rapid.T) { d.others.Store(rapid.Int64Range(0, 5*5037).Draw(rt, "others")) },
+			"room": func(rt *rapid.T) {
+				for range len(w.objects) { // one that vanished makes no room, which shows at the next look
+					cache.MakeRoom(w.Cache)
+				}
+				if free, _ := d.free(dir); cfg.FreeBytes > 0 && free < cfg.FreeBytes && w.Stats().Files > 0 {
+					rt.Fatalf("%d bytes are free, want %d, and there are copies: %+v", free, cfg.FreeBytes, w.Stats())
+				}
+			},
 			"vanish": func(rt *rapid.T) {
 				if names, _ := files(t, dir); len(names) > 0 {
 					must(t, os.Remove(filepath.Join(dir, names[0])))

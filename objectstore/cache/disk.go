@@ -38,6 +38,7 @@ type fileEntry struct {
 	list  *list.List    // the list of fileOrder that it is in; nil: wanted
 	at    *list.Element // there
 	heap  int           // or its index in wanted
+	going int64         // its part of Cache.goingBytes
 }
 
 // fileOrder says which file goes first: those in expired, then those in recent, from the front, then those in wanted.
@@ -151,6 +152,7 @@ func (c *Cache) adopt() error {
 		}
 		c.addFile(f.fileEntry)
 	}
+	c.measure()
 	return c.remove(c.overfull(now))
 }
 
@@ -171,10 +173,11 @@ func (c *Cache) Keep(key string, body objectstore.Body, until time.Time) error {
 
 // store writes body to a file, unless there is no room or wanted, asked under the lock at both ends, says no.
 func (c *Cache) store(key string, body objectstore.Body, keep time.Duration, wanted func() bool) (written bool, err error) {
+	c.writer <- struct{}{}
+	defer func() { <-c.writer }()
+	c.measure()
 	e, victims := c.admit(key, body.Size(), keep, wanted)
-	if err := c.remove(victims); err != nil {
-		c.cfg.Logger.Warn("cache cannot remove a file", "error", err)
-	}
+	c.clear(victims)
 	if e == nil {
 		return false, nil
 	}
@@ -209,6 +212,9 @@ func (c *Cache) admit(key string, size int64, keep time.Duration, wanted func() 
 		return nil, nil
 	}
 	now := c.cfg.Now()
+	if size > c.diskLimit {
+		return nil, c.overfull(now)
+	}
 	c.parts++
 	e := &fileEntry{key: key, size: size, part: c.parts}
 	if keep > 0 {
@@ -224,9 +230,9 @@ func (c *Cache) admit(key string, size int64, keep time.Duration, wanted func() 
 
 // overfull forgets files until the rest fits, and returns them.
 func (c *Cache) overfull(now time.Time) (victims []*fileEntry) {
-	for c.fileBytes > c.cfg.DiskBytes {
+	for c.fileBytes > c.diskLimit {
 		first := c.order.first(now)
-		c.forgetFile(first)
+		c.leave(first)
 		c.stats.FilesEvicted++
 		if first.ready {
 			victims = append(victims, first)
@@ -243,6 +249,22 @@ func (c *Cache) forgetFile(e *fileEntry) {
 	}
 }
 
+// leave forgets a file that remove comes for: until then it takes room.
+func (c *Cache) leave(e *fileEntry) {
+	c.forgetFile(e)
+	if e.ready {
+		e.going = e.size
+		c.goingBytes += e.going
+	}
+}
+
+// clear removes files that went for lack of room.
+func (c *Cache) clear(victims []*fileEntry) {
+	if err := c.remove(victims); err != nil {
+		c.cfg.Logger.Warn("cache cannot remove a file", "error", err)
+	}
+}
+
 // remove deletes files. One that is still being written is deleted by its writer.
 func (c *Cache) remove(entries []*fileEntry) error {
 	var problems []error
@@ -250,6 +272,10 @@ func (c *Cache) remove(entries []*fileEntry) error {
 		if err := os.Remove(c.path(e.key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			problems = append(problems, err)
 		}
+		c.mu.Lock()
+		c.goingBytes -= e.going
+		e.going = 0
+		c.mu.Unlock()
 	}
 	return errors.Join(problems...)
 }
@@ -373,11 +399,17 @@ func readFile(path string, size int64, o *Object, dst []byte, off int64, first, 
 
 // badFile forgets a file; that it vanished is no news.
 func (c *Cache) badFile(e *fileEntry, err error) {
+	vanished := errors.Is(err, fs.ErrNotExist)
 	c.mu.Lock()
 	current := c.files[e.key] == e
-	c.forgetFile(e)
+	switch {
+	case current && vanished:
+		c.forgetFile(e)
+	case current:
+		c.leave(e)
+	}
 	c.mu.Unlock()
-	if errors.Is(err, fs.ErrNotExist) {
+	if vanished {
 		return
 	}
 	c.badBytes(placeDisk, e.key, err)

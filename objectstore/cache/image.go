@@ -105,7 +105,7 @@ func (c *Cache) shrinkImages() (released []Image) {
 
 // worthSpilling is false where the disk has the object, has no room for it, cannot be written now, or is too slow.
 func (c *Cache) worthSpilling(e *imageEntry) bool {
-	return e.size <= c.cfg.DiskBytes && c.files[e.key] == nil && !c.paused() &&
+	return e.size <= c.diskLimit && c.files[e.key] == nil && !c.paused() &&
 		(c.backlog.Len() == 0 || c.backlogBytes+e.size <= c.cfg.MemoryBytes/backlogShare)
 }
 
