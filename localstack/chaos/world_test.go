@@ -118,7 +118,7 @@ func mood(rng *rand.Rand) []string {
 		pick("flush.interval.ms", "1", "5", "20", "100"), pick("flush.bytes", "65536", "1048576"), pick("flush.inflight", "1", "2", "8"),
 		pick("journal.bytes", "4194304", "67108864"), pick("produce.buffer.bytes", "1048576", "268435456"),
 		pick("cache.memory.bytes", "1048576", "536870912"), pick("cache.disk.bytes", "0", "4194304", "1073741824"),
-		pick("seal.objects", "2", "16", "2048"), pick("seal.object.bytes", "1048576", "268435456"),
-		pick("fetch.readahead.bytes", "0", "33554432"),
+		pick("cache.disk.free.bytes", "0", "1073741824"), pick("seal.objects", "2", "16", "2048"), pick("seal.object.bytes", "1048576", "268435456"),
+		pick("fetch.readahead.bytes", "0", "33554432", "134217728"), pick("fetch.cold.concurrency", "2", "64"),
 	}
 }
