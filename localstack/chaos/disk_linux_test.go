@@ -103,16 +103,17 @@ func TestDiskFull(t *testing.T) {
 		name    string
 		all     bool
 		refused []string
+		leave   string // cache.disk.free.bytes
 	}{
-		{"everything on the disk", true, []string{"probed acks=-1", "probed acks=1", "probed-local acks=-1", "probed-local acks=1"}},
-		{"stores elsewhere", false, nil},
+		{"everything on the disk", true, []string{"probed acks=-1", "probed acks=1", "probed-local acks=-1", "probed-local acks=1"}, "0"},
+		{"stores elsewhere", false, nil, "67108864"},
 	} {
 		if !c.all && os.Getenv("VARVE_TEST_ALL") == "" {
 			continue // it is the quieter one
 		}
 		t.Run(c.name, func(t *testing.T) {
 			disk := mountSmallDisk(t)
-			w := embedded(t, program).with(outageSettings()...)
+			w := embedded(t, program).with(outageSettings()...).with("cache.disk.free.bytes=" + c.leave)
 			if c.all {
 				w = w.with("metadata.url=sqlite:"+filepath.Join(disk, "metadata.db"),
 					"store.url="+(&url.URL{Scheme: "file", Path: filepath.Join(disk, "objects")}).String())
