@@ -192,7 +192,7 @@ func newDirectories(store DirectoryReader, bytes int64) (*directories, error) {
 
 // directoryWeight estimates the memory of a decoded directory.
 func directoryWeight(d *object.Directory) uint32 {
-	n := 256 + 64*len(d.Topics) + 320*len(d.Ranges) + 12*len(d.Blocks.Ends)
+	n := 256 + 64*len(d.Topics) + 160*len(d.Ranges) + 12*len(d.Blocks.Ends)
 	for i := range d.Ranges {
 		n += 24*len(d.Ranges[i].Index) + 80*len(d.Ranges[i].Producers)
 	}

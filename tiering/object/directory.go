@@ -65,7 +65,6 @@ type TopicName struct {
 type Range struct {
 	Partition    metadata.PartitionID
 	Base, End    int64
-	LeaderEpoch  int32 // of the writer
 	EpochStart   int64
 	Pos, Len     int64
 	Records      int64
@@ -75,17 +74,34 @@ type Range struct {
 	MaxTimestamp int64
 	// MaxAppendTime is the largest append time, or -1 where no batch has one.
 	MaxAppendTime int64
-	Gap           bool // an unclean election gave these offsets up
+	LeaderEpoch   int32 // of the writer
 	Generation    int32
-	DeleteHorizon int64
-	Epochs        []metadata.EpochStart
+	Gap           bool // an unclean election gave these offsets up
 	Snapshot      bool // Producers is the state at End; otherwise one entry for each batch
 	Producers     []Producer
 	Index         []IndexEntry
+	Rare          *Rare // nil: nothing of it
+}
+
+// Rare is what few ranges have: an agent holds a million of them.
+type Rare struct {
+	DeleteHorizon int64
+	Epochs        []metadata.EpochStart
 	Markers       []Marker
 	Open          []OpenTxn
 	Aborted       []AbortedTxn
 	Cipher        Cipher
+}
+
+func (r *Range) rare() Rare {
+	if r.Rare == nil {
+		return Rare{}
+	}
+	return *r.Rare
+}
+
+func (x *Rare) isZero() bool {
+	return x.DeleteHorizon == 0 && len(x.Epochs)+len(x.Markers)+len(x.Open)+len(x.Aborted) == 0 && x.Cipher.Algorithm == 0
 }
 
 // Producer is one batch of an idempotent or transactional producer.
@@ -289,6 +305,7 @@ func (d *Directory) appendRanges(b []byte) []byte {
 }
 
 func (r *Range) flags() (f uint64) {
+	x := r.rare()
 	set := func(bit uint64, on bool) {
 		if on {
 			f |= bit
@@ -298,12 +315,12 @@ func (r *Range) flags() (f uint64) {
 	set(flagSnapshot, r.Snapshot)
 	set(flagRecords, r.Records != r.End-r.Base)
 	set(flagAppendTime, r.MaxAppendTime >= 0)
-	set(flagGeneration, r.Generation != 0 || r.DeleteHorizon != 0)
-	set(flagEpochs, len(r.Epochs) > 0)
+	set(flagGeneration, r.Generation != 0 || x.DeleteHorizon != 0)
+	set(flagEpochs, len(x.Epochs) > 0)
 	set(flagProducers, len(r.Producers) > 0)
 	set(flagIndex, len(r.Index) > 0)
-	set(flagTxn, len(r.Markers)+len(r.Open)+len(r.Aborted) > 0)
-	set(flagCipher, r.Cipher.Algorithm != 0)
+	set(flagTxn, len(x.Markers)+len(x.Open)+len(x.Aborted) > 0)
+	set(flagCipher, x.Cipher.Algorithm != 0)
 	set(flagTxnProducers, slices.ContainsFunc(r.Producers, func(p Producer) bool {
 		return p.CoordinatorEpoch != 0 || p.TxnCounter != 0 || p.TxnFirst >= 0
 	}))
@@ -316,7 +333,7 @@ func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 			b = binary.AppendVarint(b, v)
 		}
 	}
-	f := r.flags()
+	f, x := r.flags(), r.rare()
 	put(int64(r.Partition.Partition), r.Base, r.End-r.Base, int64(r.LeaderEpoch), r.Base-r.EpochStart, r.Len,
 		r.MaxTimestamp-lastTimestamp, r.MaxTimestamp-r.MinTimestamp)
 	if f&flagRecords != 0 {
@@ -326,11 +343,11 @@ func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 		put(r.MaxAppendTime)
 	}
 	if f&flagGeneration != 0 {
-		put(int64(r.Generation), r.DeleteHorizon)
+		put(int64(r.Generation), x.DeleteHorizon)
 	}
 	if f&flagEpochs != 0 {
-		put(int64(len(r.Epochs)))
-		for _, e := range r.Epochs {
+		put(int64(len(x.Epochs)))
+		for _, e := range x.Epochs {
 			put(int64(e.Epoch), e.Start-r.Base)
 		}
 	}
@@ -346,28 +363,28 @@ func (r *Range) append(b []byte, lastTimestamp int64) []byte {
 		}
 	}
 	if f&flagTxn != 0 {
-		put(int64(len(r.Markers)))
-		for _, m := range r.Markers {
+		put(int64(len(x.Markers)))
+		for _, m := range x.Markers {
 			commit := int64(0)
 			if m.Commit {
 				commit = 1
 			}
 			put(m.ID, int64(m.Epoch), commit, m.Offset-r.Base)
 		}
-		put(int64(len(r.Open)))
-		for _, o := range r.Open {
+		put(int64(len(x.Open)))
+		for _, o := range x.Open {
 			put(o.ID, o.First-r.Base)
 		}
-		put(int64(len(r.Aborted)))
-		for _, a := range r.Aborted {
+		put(int64(len(x.Aborted)))
+		for _, a := range x.Aborted {
 			put(a.ID, a.First-r.Base, a.Last-r.Base)
 		}
 	}
 	if f&flagCipher != 0 {
-		put(int64(r.Cipher.Algorithm), int64(len(r.Cipher.KeyID)))
-		b = append(b, r.Cipher.KeyID...)
-		put(int64(len(r.Cipher.Nonce)))
-		b = append(b, r.Cipher.Nonce...)
+		put(int64(x.Cipher.Algorithm), int64(len(x.Cipher.KeyID)))
+		b = append(b, x.Cipher.KeyID...)
+		put(int64(len(x.Cipher.Nonce)))
+		b = append(b, x.Cipher.Nonce...)
 	}
 	return b
 }
@@ -535,10 +552,15 @@ func (d *Directory) readBlocks(r *reader) {
 	}
 }
 
+// leastRange is the least that a range takes: what is claimed allocates sixteen times the bytes that are there.
+const leastRange = 10
+
 func (d *Directory) readRanges(r *reader) {
 	var topic int32
 	var pos, timestamp int64
-	for n := r.count(10); n > 0 && !r.bad; n-- {
+	n := r.count(leastRange)
+	d.Ranges = make([]Range, 0, n)
+	for ; n > 0 && !r.bad; n-- {
 		f := r.uint()
 		if f&^uint64(allFlags) != 0 {
 			r.bad = true // a flag adds fields: what follows could not be read
@@ -575,12 +597,16 @@ func (g *Range) read(r *reader, f uint64, lastTimestamp int64) {
 			r.bad = true
 		}
 	}
+	x := (*Rare)(nil)
+	if f&(flagGeneration|flagEpochs|flagTxn|flagCipher) != 0 {
+		x = &Rare{}
+	}
 	if f&flagGeneration != 0 {
-		g.Generation, g.DeleteHorizon = r.int32(), r.int()
+		g.Generation, x.DeleteHorizon = r.int32(), r.int()
 	}
 	if f&flagEpochs != 0 {
 		for n := r.signedCount(2); n > 0 && !r.bad; n-- {
-			g.Epochs = append(g.Epochs, metadata.EpochStart{Epoch: r.int32(), Start: g.Base + r.int()})
+			x.Epochs = append(x.Epochs, metadata.EpochStart{Epoch: r.int32(), Start: g.Base + r.int()})
 		}
 	}
 	if f&flagProducers != 0 {
@@ -600,14 +626,17 @@ func (g *Range) read(r *reader, f uint64, lastTimestamp int64) {
 		}
 	}
 	if f&flagTxn != 0 {
-		g.readTxn(r)
+		x.readTxn(r, g.Base)
 	}
 	if f&flagCipher != 0 {
-		if g.Cipher.Algorithm = r.uint8(); g.Cipher.Algorithm == 0 {
+		if x.Cipher.Algorithm = r.uint8(); x.Cipher.Algorithm == 0 {
 			r.bad = true
 		}
-		g.Cipher.KeyID = string(r.bytes(uint64(r.int())))
-		g.Cipher.Nonce = bytes.Clone(r.bytes(uint64(r.int())))
+		x.Cipher.KeyID = string(r.bytes(uint64(r.int())))
+		x.Cipher.Nonce = bytes.Clone(r.bytes(uint64(r.int())))
+	}
+	if x != nil && !x.isZero() {
+		g.Rare = x
 	}
 }
 
@@ -636,15 +665,15 @@ func (g *Range) readProducers(r *reader, txn bool) {
 	}
 }
 
-func (g *Range) readTxn(r *reader) {
+func (x *Rare) readTxn(r *reader, base int64) {
 	for n := r.signedCount(4); n > 0 && !r.bad; n-- {
-		g.Markers = append(g.Markers, Marker{ID: r.int(), Epoch: r.int16(), Commit: r.int() == 1, Offset: g.Base + r.int()})
+		x.Markers = append(x.Markers, Marker{ID: r.int(), Epoch: r.int16(), Commit: r.int() == 1, Offset: base + r.int()})
 	}
 	for n := r.signedCount(2); n > 0 && !r.bad; n-- {
-		g.Open = append(g.Open, OpenTxn{r.int(), g.Base + r.int()})
+		x.Open = append(x.Open, OpenTxn{r.int(), base + r.int()})
 	}
 	for n := r.signedCount(3); n > 0 && !r.bad; n-- {
-		g.Aborted = append(g.Aborted, AbortedTxn{r.int(), g.Base + r.int(), g.Base + r.int()})
+		x.Aborted = append(x.Aborted, AbortedTxn{r.int(), base + r.int(), base + r.int()})
 	}
 }
 

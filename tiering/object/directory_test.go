@@ -7,6 +7,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -34,17 +35,20 @@ func pinned() *object.Directory {
 			{Partition: id(1, 2), Base: 0, End: 5, LeaderEpoch: 3, EpochStart: 0, Pos: 1000, Len: 70, Records: 1, MaxAppendTime: -1, Gap: true,
 				MinTimestamp: 1700000000400, MaxTimestamp: 1700000000400},
 			{Partition: id(9, 1), Base: 2000, End: 4000, LeaderEpoch: 5, EpochStart: 2100, Pos: 1070, Len: 400000, Records: 1500,
-				MinTimestamp: 1699999990000, MaxTimestamp: 1700000000900, MaxAppendTime: 1700000000900, Generation: 2, DeleteHorizon: 1700000100000,
-				Epochs: []metadata.EpochStart{{Epoch: 4, Start: 2000}, {Epoch: 5, Start: 2100}}, Snapshot: true,
+				MinTimestamp: 1699999990000, MaxTimestamp: 1700000000900, MaxAppendTime: 1700000000900, Generation: 2, Snapshot: true,
 				Producers: []object.Producer{
 					transactional(entry(1<<48|7, 1, 0, 1, 1990, 1993, 1699999990000), 6, 8, 1999),
 					transactional(entry(1<<48|9, 0, math.MaxInt32, 0, 3000, 3001, 1700000000900), 6, 9, -1),
 				},
-				Index:   []object.IndexEntry{{Offset: 2500, Pos: 131072, MaxTimestamp: 1699999999000}, {Offset: 3200, Pos: 262200, MaxTimestamp: 1700000000900}},
-				Markers: []object.Marker{{ID: 1<<48 | 9, Epoch: 0, Commit: true, Offset: 3500}, {ID: 1<<48 | 7, Epoch: 1, Offset: 3600}},
-				Open:    []object.OpenTxn{{ID: 1<<48 | 11, First: 3900}},
-				Aborted: []object.AbortedTxn{{ID: 1<<48 | 7, First: 1999, Last: 3600}},
-				Cipher:  object.Cipher{Algorithm: 1, KeyID: "k1", Nonce: []byte{9, 8, 7}}},
+				Index: []object.IndexEntry{{Offset: 2500, Pos: 131072, MaxTimestamp: 1699999999000}, {Offset: 3200, Pos: 262200, MaxTimestamp: 1700000000900}},
+				Rare: &object.Rare{
+					DeleteHorizon: 1700000100000,
+					Epochs:        []metadata.EpochStart{{Epoch: 4, Start: 2000}, {Epoch: 5, Start: 2100}},
+					Markers:       []object.Marker{{ID: 1<<48 | 9, Epoch: 0, Commit: true, Offset: 3500}, {ID: 1<<48 | 7, Epoch: 1, Offset: 3600}},
+					Open:          []object.OpenTxn{{ID: 1<<48 | 11, First: 3900}},
+					Aborted:       []object.AbortedTxn{{ID: 1<<48 | 7, First: 1999, Last: 3600}},
+					Cipher:        object.Cipher{Algorithm: 1, KeyID: "k1", Nonce: []byte{9, 8, 7}},
+				}},
 		},
 		Blocks: objectstore.Blocks{Ends: []int64{262144, 401070}, Sums: []uint32{0xdeadbeef, 0x01020304}},
 	}
@@ -138,11 +142,12 @@ func anyDirectory(r *rapid.T) *object.Directory {
 		g.End = g.Base + 1 + small.Draw(r, "offsets")
 		g.EpochStart = g.Base - rapid.Int64Range(-1000, 1000).Draw(r, "epoch start")
 		g.Records, g.MinTimestamp = rapid.Int64Range(0, g.End-g.Base).Draw(r, "records"), g.MaxTimestamp-small.Draw(r, "min")
+		var x object.Rare
 		if rapid.Bool().Draw(r, "compacted") {
-			g.Generation, g.DeleteHorizon = i32.Draw(r, "generation"), any.Draw(r, "horizon")
+			g.Generation, x.DeleteHorizon = i32.Draw(r, "generation"), any.Draw(r, "horizon")
 		}
 		for range rapid.IntRange(0, 2).Draw(r, "epochs") {
-			g.Epochs = append(g.Epochs, metadata.EpochStart{Epoch: i32.Draw(r, "epoch"), Start: g.Base + small.Draw(r, "start")})
+			x.Epochs = append(x.Epochs, metadata.EpochStart{Epoch: i32.Draw(r, "epoch"), Start: g.Base + small.Draw(r, "start")})
 		}
 		txn := rapid.Bool().Draw(r, "transactional")
 		for range rapid.IntRange(0, 7).Draw(r, "producers") {
@@ -163,12 +168,15 @@ func anyDirectory(r *rapid.T) *object.Directory {
 			g.Index = append(g.Index, at)
 		}
 		if rapid.Bool().Draw(r, "txns") {
-			g.Markers = append(g.Markers, object.Marker{ID: any.Draw(r, "id"), Epoch: i16.Draw(r, "e"), Commit: rapid.Bool().Draw(r, "commit"), Offset: g.Base + small.Draw(r, "o")})
-			g.Open = append(g.Open, object.OpenTxn{ID: any.Draw(r, "id"), First: g.Base - rapid.Int64Range(-9, 9).Draw(r, "f")})
-			g.Aborted = append(g.Aborted, object.AbortedTxn{ID: any.Draw(r, "id"), First: g.Base - small.Draw(r, "f"), Last: g.Base + small.Draw(r, "l")})
+			x.Markers = append(x.Markers, object.Marker{ID: any.Draw(r, "id"), Epoch: i16.Draw(r, "e"), Commit: rapid.Bool().Draw(r, "commit"), Offset: g.Base + small.Draw(r, "o")})
+			x.Open = append(x.Open, object.OpenTxn{ID: any.Draw(r, "id"), First: g.Base - rapid.Int64Range(-9, 9).Draw(r, "f")})
+			x.Aborted = append(x.Aborted, object.AbortedTxn{ID: any.Draw(r, "id"), First: g.Base - small.Draw(r, "f"), Last: g.Base + small.Draw(r, "l")})
 		}
 		if rapid.Bool().Draw(r, "encrypted") {
-			g.Cipher = object.Cipher{Algorithm: rapid.Uint8Range(1, 255).Draw(r, "algorithm"), KeyID: rapid.StringN(0, 9, -1).Draw(r, "key"), Nonce: rapid.SliceOfN(rapid.Byte(), 0, 12).Draw(r, "nonce")}
+			x.Cipher = object.Cipher{Algorithm: rapid.Uint8Range(1, 255).Draw(r, "algorithm"), KeyID: rapid.StringN(0, 9, -1).Draw(r, "key"), Nonce: rapid.SliceOfN(rapid.Byte(), 0, 12).Draw(r, "nonce")}
+		}
+		if !reflect.ValueOf(x).IsZero() {
+			g.Rare = &x
 		}
 		d.Ranges, pos, base = append(d.Ranges, g), pos+g.Len, g.End
 	}

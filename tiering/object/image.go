@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sort"
 	"sync/atomic"
 
@@ -32,8 +33,8 @@ func NewBuilder(h Header, topics []TopicName) *Builder {
 // Len is the number of bytes so far.
 func (b *Builder) Len() int64 { return b.pos }
 
-// Begin starts a range: its Partition, Base, LeaderEpoch, EpochStart, Snapshot, Producers, Epochs and flags are the
-// caller's, the rest follows from what Add brings. Ranges come in order of partition and base.
+// Begin starts a range: its Partition, Base, LeaderEpoch, EpochStart, Snapshot, Producers, flags and what is rare are
+// the caller's, the rest follows from what Add brings. Ranges come in order of partition and base.
 func (b *Builder) Begin(r Range) {
 	b.endRange()
 	r.Pos, r.Len, r.End, r.Records, r.MaxTimestamp, r.MinTimestamp, r.MaxAppendTime = b.pos, 0, r.Base, 0, -1, -1, -1
@@ -124,8 +125,10 @@ func (b *Builder) Finish(release func()) *Image {
 	b.endRange()
 	b.closeBlock()
 	dir := b.dir.Append(nil)
+	d := b.dir // the directory outlives the image by far, the builder's slices must not
+	d.Ranges = slices.Clone(d.Ranges)
 	i := &Image{
-		dir: &b.dir, directory: dir, slices: append(b.slices, dir), starts: append(b.starts, b.pos),
+		dir: &d, directory: dir, slices: append(b.slices, dir), starts: append(b.starts, b.pos),
 		size: b.pos + int64(len(dir)), release: release,
 		crc: batch.Concat(b.sum, crc32.Checksum(dir, castagnoli), int64(len(dir))),
 	}

@@ -481,7 +481,7 @@ func rangeOf(xs []source, sh *share) object.Range {
 		Gap: first.Gap, Snapshot: true}
 	r.Producers = sh.p.ProducersAt(last.End)
 	if epochs := sh.p.EpochsIn(first.Base, last.End); len(epochs) > 1 {
-		r.Epochs = epochs
+		r.Rare = &object.Rare{Epochs: epochs}
 	}
 	return r
 }
