@@ -136,6 +136,7 @@ type Sealer struct {
 	me         metadata.Session
 	cfg        Config
 	made       int64 // objects of this life, for their keys
+	aging      int   // the object that was looked at last for its age
 	looked     int64 // unsealed bytes when too little of them would have become segments
 }
 
@@ -227,14 +228,7 @@ func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	if run := s.agedWAL(objects, now); len(run) > 0 {
 		return s.fitting(objects, run, now)
 	}
-	for _, o := range objects {
-		if o.Kind == metadata.Pack && s.aged(o, now) {
-			if p := s.plan(objects, []*object.Stored{o}, now, false); p.progress() {
-				return p
-			}
-		}
-	}
-	return nil
+	return s.agedPack(objects, now)
 }
 
 // nearShare of a bound is what flushes may still bring while a merge reads and writes.
@@ -382,6 +376,29 @@ func (s *Sealer) holdsDeleted(o *object.Stored) bool {
 		}
 	}
 	return false
+}
+
+// agedRanges is how many ranges of packs one tick looks at: ten thousand partitions leave half a million of them, and their
+// ages are days.
+const agedRanges = 1 << 16
+
+// agedPack plans the next pack that holds something old enough to leave it, going on where the last look stopped.
+func (s *Sealer) agedPack(objects []*object.Stored, now time.Time) *plan {
+	for n, ranges := 0, 0; n < len(objects) && ranges < agedRanges; n++ {
+		s.aging = (s.aging + 1) % len(objects)
+		o := objects[s.aging]
+		if o.Kind != metadata.Pack {
+			continue
+		}
+		ranges += len(o.Dir.Ranges)
+		if !s.aged(o, now) {
+			continue
+		}
+		if p := s.plan(objects, []*object.Stored{o}, now, false); p.progress() {
+			return p
+		}
+	}
+	return nil
 }
 
 // aged says whether a pack holds something that is old enough to leave it.

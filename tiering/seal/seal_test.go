@@ -719,6 +719,35 @@ func TestAgedPackLeaves(t *testing.T) {
 	}
 }
 
+// More than one tick looks at: the one that is old is found by the next.
+func TestAgesOfManyRangesAreLookedAtInTurn(t *testing.T) {
+	w := newWorld(t, nil)
+	var many []wrote
+	for i := range int32(agedRanges/2 + 1) {
+		many = append(many, wrote{p: w.partition(1, i), batches: 1, size: 20})
+	}
+	for range 3 {
+		w.merge(w.wal(0, many...))
+	}
+	hasty := w.partition(2, 0)
+	hasty.state.SegmentAge = time.Minute
+	w.merge(w.wal(0, wrote{p: hasty, batches: 1, size: 20}))
+	if len(w.log.Objects()) != 4 {
+		t.Fatalf("%d packs", len(w.log.Objects()))
+	}
+	merged := 0
+	for range 3 {
+		n, err := w.Turn(t.Context(), time.Now().Add(time.Hour), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		merged += n
+	}
+	if merged != 1 || hasty.state.SealedEnd != hasty.end {
+		t.Errorf("%d merges, sealed up to %d of %d", merged, hasty.state.SealedEnd, hasty.end)
+	}
+}
+
 // A pack that cannot leave yet must not be written again and again.
 func TestNothingIsRewrittenForNothing(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.UnsealedBytes = 1000 })
