@@ -267,74 +267,93 @@ func (c *Conn) api() (key, version int16) {
 	return int16(binary.BigEndian.Uint16(b)), int16(binary.BigEndian.Uint16(b[2:]))
 }
 
-// charge is what a request has taken from the budget: during is given back when Handle returns, after with the answer.
-type charge struct{ during, after int64 }
+// charge is what a request has taken from its budget: during is given back when Handle returns, after with the answer.
+type charge struct {
+	during, after int64
+	last          bool // of Produce: see room
+}
 
-// body reads the rest of a frame, after its first bytes have come and the budget has room for all of it. It takes the
-// budget in one piece, so that no two frames wait for each other's rest.
+// body reads the rest of a frame, after its first bytes have come.
 func (c *Conn) body(length int) (charge, error) {
-	if err := c.arrive(4 + min(length, firstGrowth)); err != nil {
+	by := time.Now().Add(c.s.cfg.allow(c.s.cfg.FrameTimeout, int64(length)))
+	if err := c.arrive(4+min(length, firstGrowth), by); err != nil {
 		return charge{}, err
 	}
 	key, _ := c.api()
-	total := c.s.cfg.Weight(key) * int64(length)
+	weight := c.s.cfg.Weight(key)
 	if key == produceKey {
-		total = min(total, c.s.cfg.produceShare())
-		if err := c.s.produce.Acquire(c.reading, total); err != nil {
-			return charge{}, context.Cause(c.reading)
-		}
+		return c.produced(length, weight, by)
 	}
-	total = min(total, c.s.cfg.MaxInFlightBytes)
-	if err := c.s.budget.Acquire(c.reading, total); err != nil {
-		if key == produceKey {
-			c.s.produce.Release(total)
-		}
+	// It is taken in one piece, so that no two frames wait for each other's rest.
+	total := min(weight*int64(length), c.s.cfg.othersShare())
+	began := time.Now()
+	if err := c.s.others.Acquire(c.reading, total); err != nil {
 		return charge{}, context.Cause(c.reading)
 	}
-	if err := c.arrive(4 + length); err != nil {
-		c.s.refund(key, total)
+	if err := c.arrive(4+length, by.Add(time.Since(began))); err != nil {
+		c.s.others.Release(total)
 		return charge{}, err
-	}
-	if key == produceKey {
-		return charge{during: total}, nil
 	}
 	after := min(int64(length), total)
 	return charge{during: total - after, after: after}, nil
 }
 
+// produced reads the rest of a Produce frame: room is taken for what comes next, as much again as is there.
+func (c *Conn) produced(length int, weight int64, by time.Time) (paid charge, err error) {
+	for there := 0; there < length && err == nil; {
+		there = min(length, max(2*there, pace))
+		if n := min(weight*int64(there), c.s.cfg.produceShare()) - paid.during; n > 0 && !paid.last {
+			began := time.Now()
+			if paid.last, err = c.s.produce.take(c.reading, n, paid.during > 0); err != nil {
+				break
+			}
+			if !paid.last {
+				paid.during += n
+			}
+			by = by.Add(time.Since(began))
+		}
+		err = c.arrive(4+there, by)
+	}
+	if err != nil {
+		c.s.produce.give(paid.during, paid.last)
+		return charge{}, err
+	}
+	return paid, nil
+}
+
 // pace is what a client that has stopped is waited for: the next of so many bytes, or as many as have come.
 const pace = 1 << 20
 
-// arrive reads until n bytes are there. A frame may take as long as all of its bytes do at the slowest pace; but who stops
-// in the middle holds what the frame has taken no longer than its next step would take.
-func (c *Conn) arrive(n int) error {
+// arrive reads until n bytes are there, or a time has come. But who stops in the middle holds what the frame has taken no
+// longer than its next step would take.
+func (c *Conn) arrive(n int, by time.Time) error {
 	cfg := &c.s.cfg
-	end := time.Now().Add(cfg.allow(cfg.FrameTimeout, int64(n-c.in.len())))
 	for c.in.len() < n {
 		step := min(n-c.in.len(), max(c.in.len(), pace))
-		if err := c.fill(c.in.len()+step, min(time.Until(end), cfg.allow(cfg.FrameTimeout, int64(step)))); err != nil {
+		if err := c.fill(c.in.len()+step, min(time.Until(by), cfg.allow(cfg.FrameTimeout, int64(step)))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// refund gives back what a request has taken before its handler returned.
-func (s *Server) refund(key int16, n int64) {
-	s.budget.Release(n)
+// refund gives back what a request had taken while its handler ran.
+func (s *Server) refund(key int16, paid charge) {
 	if key == produceKey {
-		s.produce.Release(n)
+		s.produce.give(paid.during, paid.last)
+		return
 	}
+	s.others.Release(paid.during)
 }
 
 // start parses a frame's header and calls the handler.
 func (c *Conn) start(frame []byte, paid charge) error {
 	key, version := c.api()
-	defer c.s.refund(key, paid.during)
+	defer c.s.refund(key, paid)
 	flexible := c.s.isFlexible(key, version)
 	h, err := parseHeader(frame, flexible)
 	if err != nil {
-		c.s.budget.Release(paid.after)
+		c.s.others.Release(paid.after)
 		return errRefused{"header", fmt.Sprintf("API key %d version %d: %v", key, version, err)}
 	}
 	if string(h.client) != c.client {
@@ -385,7 +404,7 @@ func (c *Conn) reply(s *slot, paid int64, r Reply) {
 		c.s.log.Error("request was answered twice", "api", s.key)
 		return
 	}
-	c.s.budget.Release(paid)
+	c.s.others.Release(paid)
 	c.s.metrics.observe(s.key, time.Since(s.arrived))
 	if closes {
 		c.stopReading()

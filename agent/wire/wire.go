@@ -6,8 +6,8 @@
 // any goroutine, so requests are pipelined up to Config.MaxPipelined.
 //
 // What a stranger can make the server hold is bounded before it is held: frames by a cap for each API, all frames
-// together by a budget in bytes that is taken before a frame's body is read, a frame's memory by the bytes that have
-// really arrived, answers that nobody reads by Config.MaxUnwrittenBytes and a deadline.
+// together by a budget in bytes that is taken before a frame's body is read (of Produce: as it arrives), a frame's memory by
+// the bytes that have really arrived, answers that nobody reads by Config.MaxUnwrittenBytes and a deadline.
 package wire
 
 import (
@@ -76,8 +76,8 @@ type Config struct {
 	// Handle runs. Default: 1 for all.
 	Weight func(key int16) int64
 	// MaxInFlightBytes bounds the frames of all connections from their reading to their answer (of Produce: to the end of
-	// Handle, since its records are then in a window that has its own bound). A quarter is kept from Produce. Default 512 MiB:
-	// five of the largest frames.
+	// Handle, since its records are then in a window that has its own bound). Three quarters are for Produce, of which one
+	// frame may exceed them; a quarter is for all others. Default 512 MiB: five of the largest frames.
 	MaxInFlightBytes int64
 	// MaxPipelined bounds the unanswered requests of one connection. Default 256: a producer's 5 in flight, many times.
 	MaxPipelined int
@@ -122,7 +122,9 @@ func (c Config) withDefaults() Config {
 
 // produceShare is what of the budget Produce may take: three quarters. Its requests wait for room where a store is away, and
 // nobody else is to wait with them.
-func (c *Config) produceShare() int64 { return c.MaxInFlightBytes - c.MaxInFlightBytes/4 }
+func (c *Config) produceShare() int64 { return c.MaxInFlightBytes - c.othersShare() }
+
+func (c *Config) othersShare() int64 { return c.MaxInFlightBytes / 4 }
 
 func orDefault[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {
@@ -141,8 +143,8 @@ type Server struct {
 	log      *slog.Logger
 	cfg      Config
 	metrics  *metrics
-	budget   *semaphore.Weighted
-	produce  *semaphore.Weighted // what of the budget Produce may take
+	produce  room                // what of the budget Produce may take
+	others   *semaphore.Weighted // and all others
 	buffers  *buffers
 	flexible [kmsg.MaxKey + 1]int16 // first flexible version of each key; -1: none
 
@@ -162,8 +164,8 @@ func New(h Handler, log *slog.Logger, reg prometheus.Registerer, cfg Config) *Se
 		log:      log,
 		cfg:      cfg,
 		metrics:  newMetrics(reg),
-		budget:   semaphore.NewWeighted(cfg.MaxInFlightBytes),
-		produce:  semaphore.NewWeighted(cfg.produceShare()),
+		produce:  room{free: cfg.produceShare()},
+		others:   semaphore.NewWeighted(cfg.othersShare()),
 		buffers:  new(buffers),
 		flexible: firstFlexible(),
 		perIP:    map[netip.Addr]int{},
