@@ -60,6 +60,7 @@ type slot struct {
 	mu      sync.Mutex
 	group   *Group
 	over    bool // not in the shard's table any more
+	inDoubt bool // a write that may have been done, or may yet be, holds something of it
 	waiting map[Ref]func(Action)
 	timer   *time.Timer
 	armed   time.Time // when timer fires; zero: it does not
@@ -85,7 +86,7 @@ func New(store metadata.Groups, session metadata.Session, topics TopicName, log 
 }
 
 // Run acquires the shards, loads and serves them until ctx ends; then it writes what is still queued and answers everybody
-// who waits NOT_COORDINATOR. An error means that the session is over.
+// who waits NOT_COORDINATOR, or COORDINATOR_NOT_AVAILABLE where it may have been written. An error means that the session is over.
 func (c *Coordinator) Run(ctx context.Context) error {
 	defer func() {
 		for i := range c.shards {
@@ -272,14 +273,17 @@ func (c *Coordinator) unload(n int32, err error) {
 	c.groups.Add(-int64(len(slots)))
 	for _, s := range slots {
 		s.mu.Lock()
-		waiting := s.waiting
+		waiting, answer := s.waiting, err
 		s.over, s.waiting = true, nil
+		if s.inDoubt {
+			answer = kerr.CoordinatorNotAvailable // err would say that nothing was written
+		}
 		if s.timer != nil {
 			s.timer.Stop()
 		}
 		s.mu.Unlock()
 		for _, done := range waiting {
-			done(failed{err})
+			done(failed{answer})
 		}
 	}
 }

@@ -368,6 +368,47 @@ func TestAFencedSessionEndsTheCoordinator(t *testing.T) {
 	})
 }
 
+// NOT_COORDINATOR says that nothing was written. Who cannot know says COORDINATOR_NOT_AVAILABLE, to whoever waits for it.
+func TestACommitInDoubtIsNotCalledRefused(t *testing.T) {
+	for _, end := range []fate{{err: metadata.ErrFenced, skip: true}, {lost: true}} {
+		for _, late := range []bool{false, true} { // or the first write was done, and its reply lost
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore()
+				c, stop := run(t, store)
+				synctest.Wait()
+				store.plan(func(n int, _ metadata.GroupWrite) fate {
+					if n == 1 {
+						return fate{err: metadata.ErrUnknown, skip: late}
+					}
+					return end
+				})
+				wantErr(t, commit(c, "g", offset(0, 5)).get(t), kerr.CoordinatorNotAvailable)
+				wantErr(t, stop(), end.err)
+			})
+		}
+	}
+}
+
+func TestDoubtEndsWithItsWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		c, stop := run(t, store)
+		synctest.Wait()
+		store.plan(func(n int, _ metadata.GroupWrite) fate {
+			switch n {
+			case 1:
+				return fate{err: metadata.ErrUnknown}
+			case 2:
+				return fate{}
+			}
+			return fate{err: metadata.ErrFenced, skip: true}
+		})
+		wantErr(t, commit(c, "g", offset(0, 5)).get(t), nil)
+		wantErr(t, commit(c, "g", offset(0, 6)).get(t), kerr.NotCoordinator)
+		wantErr(t, stop(), metadata.ErrFenced)
+	})
+}
+
 func TestALostShardIsGivenUpAndTakenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()

@@ -236,6 +236,7 @@ func (w *writer) write(ctx context.Context, batch []*op) error {
 			return fmt.Errorf("write group offsets: %w", err)
 		case errors.Is(err, metadata.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			inDoubt = true
+			doubt(batch, true)
 		case inDoubt:
 			// This try did nothing, but an earlier one may have: only success settles it.
 		case errors.Is(err, metadata.ErrUnavailable):
@@ -308,6 +309,15 @@ func (c *Coordinator) stillOurs(batch []*op) ([]*op, map[*slot]metadata.ShardLea
 	return batch, leases
 }
 
+// doubt says whether what waits for a batch may be answered as not written.
+func doubt(batch []*op, in bool) {
+	for _, o := range batch {
+		o.slot.mu.Lock()
+		o.slot.inDoubt = in
+		o.slot.mu.Unlock()
+	}
+}
+
 // settle tells the groups what is stored, and gives up the shards that are lost.
 func (c *Coordinator) settle(batch []*op, lost []int32) {
 	for _, n := range lost {
@@ -318,4 +328,5 @@ func (c *Coordinator) settle(batch []*op, lost []int32) {
 		c.metrics.Offsets.Add(float64(len(o.Offsets)))
 		c.tell(o.slot, Written{Ticket: o.Ticket})
 	}
+	doubt(batch, false)
 }
