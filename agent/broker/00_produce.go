@@ -25,7 +25,8 @@ import (
 //
 // Requests of one connection are appended in their order and answered when what they wait for is durable; the next one is
 // read meanwhile. Before append an error means «not written»; after append the only answers are success,
-// REQUEST_TIMED_OUT, or a closed connection. acks=0 is never answered: an error closes the connection.
+// REQUEST_TIMED_OUT, or a closed connection. What would end a producer, OUT_OF_ORDER_SEQUENCE_NUMBER and
+// INVALID_PRODUCER_EPOCH, is said only when the session has been confirmed since, and NOT_LEADER_OR_FOLLOWER else. acks=0 is never answered: an error closes the connection.
 //
 // So long as a store is away or the disk is full, a request waits for room, at most produce.wait.ms and never longer than its
 // own timeout, and is then refused with NOT_ENOUGH_REPLICAS. What was appended before is answered with REQUEST_TIMED_OUT when
@@ -58,14 +59,21 @@ type produce struct {
 	topics   *catalog.Catalog
 	led      Led
 	room     Room
+	session  Session
 	wait     time.Duration // for room, before a request is refused
 	refused  sync.Map      // *wire.Conn: when (time.Time) a request of it was last refused after waiting
 	requests sync.Pool     // *kmsg.ProduceRequest
 }
 
+// Session is what this agent leads under.
+type Session interface {
+	// Confirm returns nil if it was the agent's when it was called.
+	Confirm(ctx context.Context) error
+}
+
 // Produce is the handler of key 0.
-func Produce(topics *catalog.Catalog, led Led, room Room, wait time.Duration) API {
-	h := &produce{topics: topics, led: led, room: room, wait: wait}
+func Produce(topics *catalog.Catalog, led Led, room Room, session Session, wait time.Duration) API {
+	h := &produce{topics: topics, led: led, room: room, session: session, wait: wait}
 	h.requests.New = func() any { return kmsg.NewPtrProduceRequest() }
 	return API{Key: 0, Min: 3, Max: 13, FrameCap: wire.MaxFrame, Weight: 1, Handle: h.handle}
 }
@@ -96,7 +104,7 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 				p.set(slot, partition.Appended{}, err)
 			} else {
 				done, err := h.append(topic, &t.Partitions[k], req.Acks, r.Version, now, p, slot)
-				p.set(slot, done, err)
+				p.set(slot, done, h.believed(ctx, err))
 			}
 			slot++
 		}
@@ -225,6 +233,29 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 	}
 	return led.Append(b, acks, now, p, slot)
 }
+
+// confirmWait bounds how long a refusal waits for the store.
+const confirmWait = time.Second
+
+// believed holds back what would end a producer, its sequence or its epoch, until the session is confirmed: an agent that has
+// stood still may be long succeeded, and not know what its successor has acknowledged since.
+func (h *produce) believed(ctx context.Context, err error) error {
+	if !errors.Is(err, partition.ErrOutOfOrder) && !errors.Is(err, partition.ErrProducerFenced) {
+		return err
+	}
+	doubt := errAway
+	if !h.room.Away() {
+		ctx, cancel := context.WithTimeout(ctx, min(h.wait, confirmWait))
+		defer cancel()
+		doubt = h.session.Confirm(ctx)
+	}
+	if doubt != nil {
+		return fmt.Errorf("%w for sure: %v, and %v", partition.ErrNotLeader, err, doubt)
+	}
+	return err
+}
+
+var errAway = errors.New("the stores are away")
 
 // parseOne takes the first batch of a partition off its records. CORRUPT_MESSAGE, which producers repeat, is only for what
 // may have been damaged on its way: not for what is no whole batch, nor for a wrong batch that its own CRC vouches for.

@@ -57,7 +57,7 @@ func TestAProduceRequestAllocatesLittleAndNothingPerBatch(t *testing.T) {
 		req.SetVersion(11)
 		body := req.AppendTo(nil)
 		lent := make([]byte, len(body))
-		api := Produce(l.catalog, w, w, 0)
+		api := Produce(l.catalog, w, w, confirmed(nil), 0)
 		answered := 0
 		reply := func(wire.Reply) { answered++ }
 		r := &wire.Request{Key: 0, Version: 11}

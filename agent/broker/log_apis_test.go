@@ -301,7 +301,7 @@ func newLogs(t testing.TB, topic ...func(*partition.Config)) *logs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.pipes = start(t, New(Self{ID: 1}, Produce(l.catalog, l, l, 20*time.Millisecond), Fetch(l.catalog, l, l.reader, 1<<20),
+	l.pipes = start(t, New(Self{ID: 1}, Produce(l.catalog, l, l, l, 20*time.Millisecond), Fetch(l.catalog, l, l.reader, 1<<20),
 		ListOffsets(l.catalog, l, l.reader, l), DeleteRecords(l.catalog, l, l), InitProducerID(&l.source), OffsetForLeaderEpoch(l.catalog, l),
 		DescribeLogDirs(l.catalog, l, l, "memory:"), ElectLeaders(l.catalog, l, l), DescribeProducers(l.catalog, l)))
 	return l

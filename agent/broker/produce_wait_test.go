@@ -44,7 +44,7 @@ func (s *scarce) Reserve(ctx context.Context, _ int64, need flush.Need) error {
 
 // waitingProduce is the handler over scarce room; ask answers the code of the only partition, and how long it took.
 func waitingProduce(t *testing.T, l *logs, room *scarce, wait time.Duration) (ask func(ctx context.Context, c *wire.Conn, acks int16, timeout time.Duration) (int16, time.Duration)) {
-	api := Produce(l.catalog, l, room, wait)
+	api := Produce(l.catalog, l, room, confirmed(nil), wait)
 	return func(ctx context.Context, c *wire.Conn, acks int16, timeout time.Duration) (int16, time.Duration) {
 		t.Helper()
 		req := l.produceRequest(acks, map[int32][]byte{0: oneBatch(0, 0, "x")})

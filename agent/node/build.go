@@ -193,7 +193,7 @@ func (n *node) table() *broker.Broker {
 	changes := broker.NewChanges(self, n.meta, n.catalog, n.set, n.log, grace(cfg))
 	var agents alone
 	return broker.New(self,
-		broker.Produce(n.catalog, n.set, n.buffer, cfg.Duration("produce.wait.ms")),
+		broker.Produce(n.catalog, n.set, n.buffer, n.keeper, cfg.Duration("produce.wait.ms")),
 		broker.Fetch(n.catalog, n.set, n.reader, bounded(cfg.Int("fetch.max.bytes"))),
 		broker.ListOffsets(n.catalog, n.set, n.reader, n.meta),
 		broker.Metadata(self, n.catalog, n.set, agents, changes),

@@ -24,19 +24,69 @@ type Keeper struct {
 	every  time.Duration
 	ttl    time.Duration
 	log    *slog.Logger
-	last   atomic.Int64 // when the store last answered, in nanoseconds after began
+	last   atomic.Int64 // when the beat left that the store last answered, in nanoseconds after began
 	began  time.Time
+	asking chan struct{} // one turn: for Confirm
 }
 
 // NewKeeper keeps the session me, which has just started: a beat every so often, by the agent's own clock.
 func NewKeeper(store Beater, me metadata.Session, synced func() int64, every, ttl time.Duration, log *slog.Logger) *Keeper {
-	return &Keeper{store: store, me: me, synced: synced, every: every, ttl: ttl, log: log, began: time.Now()}
+	return &Keeper{store: store, me: me, synced: synced, every: every, ttl: ttl, log: log, began: time.Now(), asking: make(chan struct{}, 1)}
 }
 
 // Live says whether the store has confirmed the session within its time to live. Availability only: safety rests on the
 // numbered commit.
 func (k *Keeper) Live() bool {
 	return time.Since(k.began)-time.Duration(k.last.Load()) < k.ttl
+}
+
+// confirmPause is the least time between two beats of Confirm: whoever is refused again and again costs the store no more.
+const confirmPause = 20 * time.Millisecond
+
+// Confirm returns nil if the session was the agent's when it was called: a beat that left afterwards was answered. Who has
+// stood still may have been fenced long ago, and what he knows is old.
+func (k *Keeper) Confirm(ctx context.Context) error {
+	asked := time.Since(k.began)
+	select {
+	case k.asking <- struct{}{}:
+		defer func() { <-k.asking }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	last := time.Duration(k.last.Load())
+	if last > asked {
+		return nil // somebody else's beat
+	}
+	if !sleep(ctx, last+confirmPause-time.Since(k.began)) {
+		return ctx.Err()
+	}
+	return k.beat(ctx)
+}
+
+// sleep is false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// beat renews the session once.
+func (k *Keeper) beat(ctx context.Context) error {
+	sent := int64(time.Since(k.began))
+	if err := k.store.Beat(ctx, k.me, k.synced()); err != nil {
+		return err
+	}
+	for last := k.last.Load(); last < sent && !k.last.CompareAndSwap(last, sent); last = k.last.Load() {
+	}
+	return nil
 }
 
 // Run beats until ctx ends, or answers metadata.ErrFenced when another life of this agent has begun. A store that is away
@@ -51,11 +101,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		sent := time.Since(k.began)
-		err := k.store.Beat(ctx, k.me, k.synced())
+		err := k.beat(ctx)
 		switch {
 		case err == nil:
-			k.last.Store(int64(sent))
 			if away {
 				k.log.Info("metadata store answers again")
 			}
