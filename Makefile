@@ -65,7 +65,7 @@ crash: build ## kill -9 under load, ROUNDS of it on each store; stores and the d
 	VARVE_TEST_ALL=1 $(GO) test ./localstack/chaos -count=1 -timeout 6h -rounds $(ROUNDS) -v
 
 sim: ## SCHEDULES of the simulator, 120 virtual seconds each
-	VARVE_SIM=$(SCHEDULES) $(GO) test ./localstack/sim -count=1 -timeout 6h -run TestSchedules -v
+	VARVE_SIM=$(SCHEDULES) $(GO) test ./localstack/sim -count=1 -timeout 6h -run 'TestSchedules|TestEveryBugCanBePlanted' -v
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@for pkg in $$($(GO) list $(PACKAGES)); do \
