@@ -240,29 +240,29 @@ func (r *Result) keep(v cache.View) {
 }
 
 // Read fills one part per plan with whole batches, the first of which contains the plan's offset, within maxBytes for all,
-// but for the first batch of the first part that has any (KIP-74). Plans are read in parallel, as many as the bytes that are left may need. When ctx ends a part whose
-// bytes are still on their way stays empty, and its download goes on: the next read joins it. So does one of several parts for
-// whose download there is no room, as long as others have something.
+// but for the first batch of the first part that has any (KIP-74). Plans are read in parallel, as many as the bytes that are
+// left may need. When ctx ends a part whose bytes are still on their way stays empty, and its download goes on: the next read
+// joins it. So does one of several parts for whose download there is no room, as long as others have something.
 func (r *Reader) Read(ctx context.Context, plans []Plan, maxBytes int) *Result {
 	res := r.result(len(plans))
 	maxBytes = max(maxBytes, 1) // less asks for one batch too
 	left := maxBytes
 	waiting := newPatience(ctx)
 	defer waiting.end()
-	for from := 0; from < len(plans) && left > 0; {
+	for from, before := 0, 0; from < len(plans) && left > 0; {
 		to, want := from, 0
 		for to < len(plans) && to-from < r.cfg.ConcurrentMax && (to == from || want < left) {
 			want += plans[to].Bytes()
 			to++
 		}
-		r.wave(waiting, plans[from:to], res, res.Parts[from:to], left)
+		r.wave(waiting, plans[from:to], res, res.Parts[from:to], left, before)
 		for i := from; i < to; i++ {
 			left = fit(&res.Parts[i], left, left == maxBytes)
 		}
-		from = to
+		from, before = to, before+want
 	}
 	if i := res.idle(); i >= 0 {
-		res.Parts[i] = r.one(ctx, &plans[i], res, res.Parts[i].Slices, maxBytes, nil)
+		res.Parts[i] = r.one(ctx, &plans[i], res, res.Parts[i].Slices, maxBytes, 0, nil)
 		fit(&res.Parts[i], maxBytes, true)
 	}
 	res.hold(plans)
@@ -368,22 +368,25 @@ func fit(p *Part, left int, first bool) int {
 	return left - p.Bytes
 }
 
-func (r *Reader) wave(ctx *patience, plans []Plan, res *Result, parts []Part, left int) {
+// wave reads plans at once, behind others that are to bring so many bytes.
+func (r *Reader) wave(ctx *patience, plans []Plan, res *Result, parts []Part, left, before int) {
 	shared := ctx
 	if len(res.Parts) == 1 {
 		shared = nil
 	}
 	if len(plans) == 1 {
-		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left, shared)
+		parts[0] = r.one(ctx, &plans[0], res, parts[0].Slices, left, before, shared)
 		ctx.got(parts[0].Bytes)
 		return
 	}
 	var wg sync.WaitGroup
 	for i := range plans {
+		ahead := before
 		wg.Go(func() {
-			parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left, shared)
+			parts[i] = r.one(ctx, &plans[i], res, parts[i].Slices, left, ahead, shared)
 			ctx.got(parts[i].Bytes)
 		})
+		before += plans[i].Bytes()
 	}
 	wg.Wait()
 }

@@ -318,6 +318,30 @@ func TestFilesAreReadForOneAnswerAtATime(t *testing.T) {
 	res.Release()
 }
 
+// A reader that lags, and reads from files, comes on beside others that find all they want in memory.
+func TestTheFirstPlanIsReadFromItsFile(t *testing.T) {
+	w := newWorld()
+	w.filed = map[string]bool{"wal/0": true, "wal/3": true}
+	var plans []fetch.Plan
+	for i := range int32(4) {
+		var batches []batch.Batch
+		for k := range int64(6) {
+			batches = append(batches, plain(k, 1, 1<<20))
+		}
+		s := w.add(fmt.Sprint("wal/", i), metadata.WAL, map[metadata.PartitionID][]batch.Batch{part(i): batches}, nil)
+		plans = append(plans, fetch.Plan{Partition: part(i), Max: 10 << 20, Pieces: s.pieces(part(i))})
+	}
+	r := w.reader(t)
+	for range 200 {
+		res := r.Read(t.Context(), plans, 100<<20)
+		if res.Parts[0].Bytes < 6<<20 || res.Parts[1].Bytes < 6<<20 || res.Parts[2].Bytes < 6<<20 || res.Parts[3].Bytes > 0 {
+			t.Fatalf("%d, %d, %d and %d bytes, want all of the first, and of what lies in memory",
+				res.Parts[0].Bytes, res.Parts[1].Bytes, res.Parts[2].Bytes, res.Parts[3].Bytes)
+		}
+		res.Release()
+	}
+}
+
 func TestOneOfManyPartsTakesWhatIsAtHand(t *testing.T) {
 	w := newWorld()
 	p, q := part(0), part(1)

@@ -20,13 +20,16 @@ type reading struct {
 	want   int
 	memory bool               // and nothing else is looked at
 	shared *patience          // with the other plans; nil: it waits for whatever it takes
+	before int                // bytes that are to come of the plans before it
 	waited bool               // for a download
 	next   []metadata.Segment // what follows the segment that is read: read-ahead goes on there
 }
 
-// one reads one plan, with the patience that it shares with others; nil: it waits for whatever it takes.
-func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left int, shared *patience) Part {
-	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), shared: shared, part: Part{Slices: reused}}
+// one reads one plan, behind others that are to bring so many bytes, and with the patience that it shares with them; nil: it
+// waits for whatever it takes.
+func (r *Reader) one(ctx context.Context, p *Plan, res *Result, reused [][]byte, left, before int, shared *patience) Part {
+	g := reading{Reader: r, p: p, res: res, from: p.From, want: max(1, min(p.Max, left)), before: before, shared: shared,
+		part: Part{Slices: reused}}
 	g.part.Err = g.read(ctx)
 	// An error that came after some bytes comes again with the next read; one that says that the time is up is none.
 	if g.part.Bytes > 0 || ctx.Err() != nil {
@@ -159,10 +162,11 @@ func length(slices [][]byte) (n int64) {
 }
 
 // effort is what is done for bytes that are not in memory: what a part already has is not kept waiting for a download, nor
-// what is worth an answer for a file.
+// what is worth an answer for a file. But files are read for the plans that come first, however fast others are: clients put
+// first what brought nothing, and it would else never bring anything beside what lies in memory.
 func (g *reading) effort() cache.Effort {
 	switch {
-	case g.shared.over():
+	case g.before >= worth && g.shared.over():
 		return cache.Begin
 	case g.part.Bytes > 0:
 		return cache.Copy
