@@ -26,7 +26,8 @@ import (
 // Requests of one connection are appended in their order and answered when what they wait for is durable; the next one is
 // read meanwhile. Before append an error means «not written»; after append the only answers are success,
 // REQUEST_TIMED_OUT, or a closed connection. What would end a producer, OUT_OF_ORDER_SEQUENCE_NUMBER and
-// INVALID_PRODUCER_EPOCH, is said only when the session has been confirmed since, and NOT_LEADER_OR_FOLLOWER else. acks=0 is never answered: an error closes the connection.
+// INVALID_PRODUCER_EPOCH, is said only when the session has been confirmed since, and NOT_LEADER_OR_FOLLOWER else. acks=0 is
+// never answered: an error closes the connection.
 //
 // So long as a store is away or the disk is full, a request waits for room, at most produce.wait.ms and never longer than its
 // own timeout, and is then refused with NOT_ENOUGH_REPLICAS. What was appended before is answered with REQUEST_TIMED_OUT when
@@ -93,6 +94,7 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 	}
 	defer h.room.Unreserve(int64(len(r.Body)))
 	image, now, slot := h.topics.Image(), time.Now(), 0
+	var ends []refusal
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, err := topicOf(image, r.Version >= 13, t.Topic, t.TopicID)
@@ -104,11 +106,16 @@ func (h *produce) handle(ctx context.Context, r *wire.Request, reply func(wire.R
 				p.set(slot, partition.Appended{}, err)
 			} else {
 				done, err := h.append(topic, &t.Partitions[k], req.Acks, r.Version, now, p, slot)
-				p.set(slot, done, h.believed(ctx, err))
+				if endsProducer(err) {
+					ends = append(ends, refusal{slot, err})
+				} else {
+					p.set(slot, done, err)
+				}
 			}
 			slot++
 		}
 	}
+	h.end(ctx, p, ends)
 	p.room, p.patience = h.room, max(h.wait, leastPatience)
 	p.appended(time.Duration(req.TimeoutMillis)*time.Millisecond - waited)
 }
@@ -234,14 +241,25 @@ func (h *produce) append(t *catalog.Topic, q *kmsg.ProduceRequestTopicPartition,
 	return led.Append(b, acks, now, p, slot)
 }
 
-// confirmWait bounds how long a refusal waits for the store.
+// endsProducer tells refusals that a producer takes for the end of its sequence, or of its epoch.
+func endsProducer(err error) bool {
+	return errors.Is(err, partition.ErrOutOfOrder) || errors.Is(err, partition.ErrProducerFenced)
+}
+
+// refusal is one that waits until the session is confirmed.
+type refusal struct {
+	slot int
+	err  error
+}
+
+// confirmWait bounds how long a request's refusals wait for the store.
 const confirmWait = time.Second
 
-// believed holds back what would end a producer, its sequence or its epoch, until the session is confirmed: an agent that has
-// stood still may be long succeeded, and not know what its successor has acknowledged since.
-func (h *produce) believed(ctx context.Context, err error) error {
-	if !errors.Is(err, partition.ErrOutOfOrder) && !errors.Is(err, partition.ErrProducerFenced) {
-		return err
+// end says what ends a producer if the session is confirmed: an agent that has stood still may be long succeeded, and not know
+// what its successor has acknowledged since.
+func (h *produce) end(ctx context.Context, p *producing, refusals []refusal) {
+	if len(refusals) == 0 {
+		return
 	}
 	doubt := errAway
 	if !h.room.Away() {
@@ -249,10 +267,12 @@ func (h *produce) believed(ctx context.Context, err error) error {
 		defer cancel()
 		doubt = h.session.Confirm(ctx)
 	}
-	if doubt != nil {
-		return fmt.Errorf("%w for sure: %v, and %v", partition.ErrNotLeader, err, doubt)
+	for _, r := range refusals {
+		if doubt != nil {
+			r.err = fmt.Errorf("%w for sure: %v, and %v", partition.ErrNotLeader, r.err, doubt)
+		}
+		p.set(r.slot, partition.Appended{}, r.err)
 	}
-	return err
 }
 
 var errAway = errors.New("the stores are away")

@@ -26,7 +26,8 @@ type Keeper struct {
 	log    *slog.Logger
 	last   atomic.Int64 // when the beat left that the store last answered, in nanoseconds after began
 	began  time.Time
-	asking chan struct{} // one turn: for Confirm
+	asking chan struct{} // one turn: for Confirm, and tried
+	tried  time.Duration // when its last beat left, after began
 }
 
 // NewKeeper keeps the session me, which has just started: a beat every so often, by the agent's own clock.
@@ -53,29 +54,18 @@ func (k *Keeper) Confirm(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	last := time.Duration(k.last.Load())
-	if last > asked {
+	if time.Duration(k.last.Load()) > asked {
 		return nil // somebody else's beat
 	}
-	if !sleep(ctx, last+confirmPause-time.Since(k.began)) {
-		return ctx.Err()
+	if wait := k.tried + confirmPause - time.Since(k.began); k.tried > 0 && wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	k.tried = time.Since(k.began)
 	return k.beat(ctx)
-}
-
-// sleep is false if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // beat renews the session once.
