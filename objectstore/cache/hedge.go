@@ -11,8 +11,10 @@ import (
 // one. So a GET that takes much longer than those before it is sent a second time, and the first answer counts.
 const (
 	// Half as long again as the median of the last pacedGets is late; before leastLate a second request gains nothing.
-	pacedGets = 32
-	leastLate = 50 * time.Millisecond
+	// Fewer than leastPaced say nothing.
+	pacedGets  = 32
+	leastPaced = 8
+	leastLate  = 50 * time.Millisecond
 	// hedgeShare is how many GETs earn one that may be sent twice: a store that is slow for all gets no more load than
 	// that. Up to savedHedges are kept for later.
 	hedgeShare  = 20
@@ -36,7 +38,7 @@ func (p *pace) add(took time.Duration) {
 
 // late is after what time a GET is late. ok is false while too little is known.
 func (p *pace) late() (after time.Duration, ok bool) {
-	if p.n < pacedGets/4 {
+	if p.n < leastPaced {
 		return 0, false
 	}
 	known := p.took
@@ -90,6 +92,9 @@ func (c *Cache) download(o *Object, s span) ([]byte, error) {
 		case <-ctx.Done():
 			return nil, errClosed
 		}
+	}
+	if c.life.Err() != nil {
+		return nil, errClosed
 	}
 	return nil, failed
 }
