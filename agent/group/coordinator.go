@@ -86,7 +86,8 @@ func New(store metadata.Groups, session metadata.Session, topics TopicName, log 
 }
 
 // Run acquires the shards, loads and serves them until ctx ends; then it writes what is still queued and answers everybody
-// who waits NOT_COORDINATOR, or COORDINATOR_NOT_AVAILABLE where it may have been written. An error means that the session is over.
+// who waits NOT_COORDINATOR, or COORDINATOR_NOT_AVAILABLE where it may have been written. An error means that the session is
+// over.
 func (c *Coordinator) Run(ctx context.Context) error {
 	defer func() {
 		for i := range c.shards {
