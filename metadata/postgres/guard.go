@@ -17,7 +17,7 @@ import (
 // the next one, and one that waits for a standby has committed already.
 type guard struct {
 	mu        sync.Mutex
-	raw       net.Conn // the last one dialled
+	raw       net.Conn // the last one dialled; nil once it is closed
 	connected atomic.Bool
 	warning   atomic.Pointer[pgconn.Notice]
 }
@@ -57,6 +57,15 @@ func guardConnection(cc *pgx.ConnConfig) {
 
 func guardOf(c *pgx.Conn) *guard { return c.PgConn().CustomData()[guardKey].(*guard) }
 
+// usable is asked before a connection is used again. A context that ends when the last reply has come, but is not yet read,
+// closes the socket under a statement that succeeds, and pgx takes the connection for a good one.
+func usable(_ context.Context, c *pgx.Conn) (bool, error) {
+	g := guardOf(c)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.raw != nil, nil
+}
+
 // HandleCancel is called when the context of a running statement ends.
 func (g *guard) HandleCancel(context.Context) { g.close() }
 
@@ -65,9 +74,9 @@ func (g *guard) HandleUnwatchAfterCancel() {}
 
 func (g *guard) close() {
 	g.mu.Lock()
-	raw := g.raw
-	g.mu.Unlock()
-	if raw != nil {
-		raw.Close()
+	defer g.mu.Unlock()
+	if g.raw != nil {
+		g.raw.Close()
+		g.raw = nil
 	}
 }

@@ -105,6 +105,7 @@ func open(ctx context.Context, url string, cfg Config) (*engine, error) {
 		return nil
 	}
 	pc.AfterConnect = e.check
+	pc.PrepareConn = usable
 	if e.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, setupError(err)
 	}

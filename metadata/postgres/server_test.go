@@ -109,6 +109,17 @@ func TestAWindowOfOffsetsIsOneStatement(t *testing.T) {
 	}
 }
 
+func TestAConnectionWhoseContextEndedLateIsNotUsedAgain(t *testing.T) {
+	s := open(t, server.Database(t), postgres.Config{MaxConns: 1})
+	me := start(t, s)
+	if err := s.LookCancelledLate(ctx); err != nil {
+		t.Fatalf("got %v, want success: the reply had come", err)
+	}
+	if err := s.Stop(ctx, me); err != nil {
+		t.Fatalf("the next statement: %v", err)
+	}
+}
+
 // relay stands between a store and its server. Held, it keeps the server's answers to itself.
 type relay struct {
 	listener net.Listener
