@@ -36,8 +36,7 @@ const (
 	writePause = time.Minute
 	// backlogShare of MemoryBytes may wait for the disk beside MemoryBytes; what exceeds it is dropped unspilled.
 	backlogShare = 4
-	// shortShare of MemoryBytes is what may still come in while heirs are written to disk: 64 MiB of the default 512 MiB,
-	// at 100 MiB/s the time in which a page cache takes more than all of the rest.
+	// shortShare of MemoryBytes is the least that may still come in while an heir is written to disk.
 	shortShare = 8
 )
 
@@ -137,6 +136,7 @@ type Cache struct {
 	backlog      list.List // *holding that wait for the disk, oldest first, each of one image
 	backlogBytes int64
 	unwritten    list.List // *imageEntry that are heirs and were not written to disk yet, oldest first
+	hurry        func()    // ends the pace at which an heir is being written
 
 	files       map[string]*fileEntry
 	order       fileOrder
@@ -169,6 +169,7 @@ func New(below objectstore.Store, cfg Config) (*Cache, error) {
 		requests: make(chan struct{}, cfg.ColdRequests),
 		ahead:    make(chan struct{}, max(1, cfg.ColdRequests/2)),
 		wake:     make(chan struct{}, 1),
+		hurry:    func() {},
 		writer:   make(chan struct{}, 1),
 		pace:     newPace(), diskLimit: cfg.DiskBytes,
 		images: map[string]*imageEntry{}, files: map[string]*fileEntry{}, cold: map[string]map[int64]*chunk{},
@@ -267,7 +268,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	}
 	for {
 		if e := c.nextSpill(); e != nil && ctx.Err() == nil {
-			c.spill(e)
+			c.spill(ctx, e)
 			continue
 		}
 		select {

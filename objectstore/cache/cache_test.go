@@ -705,15 +705,126 @@ func TestImagesBeyondMemoryGoToDisk(t *testing.T) {
 	})
 }
 
-// More slices than one call takes.
+// More slices than one call takes; and on a filesystem that must keep the pages that it writes.
 func TestAnImageIsWrittenFromItsSlices(t *testing.T) {
-	w := newWorld(t, 1, cache.Config{Dir: t.TempDir(), DiskBytes: 1 << 20})
-	o := w.objects[0]
-	im := newImage(t, o)
-	im.step = 1
-	must(t, w.Keep(o.Key, im, time.Now().Add(time.Hour)))
-	im.Release()
-	w.gets(0, "a whole copy", func() { w.read(o, 0, o.Length) })
+	dirs := []string{t.TempDir()}
+	if dir, err := os.MkdirTemp("/dev/shm", "varve-cache-"); err == nil {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		dirs = append(dirs, dir)
+	}
+	for _, dir := range dirs {
+		w := newWorld(t, 1, cache.Config{Dir: dir, DiskBytes: 1 << 20})
+		o := w.objects[0]
+		im := newImage(t, o)
+		im.step = 1
+		must(t, w.Keep(o.Key, im, time.Now().Add(time.Hour)))
+		im.Release()
+		w.gets(0, "a whole copy", func() { w.read(o, 0, o.Length) })
+	}
+}
+
+// large adds an object that takes several writes.
+func (w *world) large(key string, size int) object {
+	w.t.Helper()
+	o := newObject(w.rng, key, 0)
+	o.data = bytes.Repeat(newObject(w.rng, "", 1<<16-directoryBytes).data, size>>16)
+	o.Length = int64(len(o.data))
+	for at := int64(0); at < o.Length; at += 1 << 18 {
+		end := min(at+1<<18, o.Length)
+		o.Blocks.Ends = append(o.Blocks.Ends, end)
+		o.Blocks.Sums = append(o.Blocks.Sums, crc32.Checksum(o.data[at:end], table))
+	}
+	must(w.t, w.store.Put(w.t.Context(), o.Key, objectstore.NewBytes(o.data)))
+	return o
+}
+
+// An heir is written at its pace, until memory needs its room or the agent stops; what is written is kept all the same.
+func TestHeirsAreWrittenAtTheirPace(t *testing.T) {
+	const size, rate = 16 << 20, 1 << 20
+	start := func(t *testing.T) (w *world, heir object, stop func()) {
+		w = newWorld(t, 0, cache.Config{Dir: t.TempDir(), MemoryBytes: size + 1<<20, DiskBytes: 1 << 30})
+		ctx, end := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() {
+			if err := w.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		heir = w.large("seg/1", size)
+		im := newImage(t, heir)
+		im.step = 1 << 18
+		w.Succeed(nil, []cache.Heir{{Key: heir.Key, Image: im, Until: time.Now().Add(time.Hour), Pace: rate}}, size)
+		return w, heir, func() { end(); run.Wait(); w.Close() }
+	}
+	copied := func(w *world) bool { return w.Stats().SpilledBytes == size && w.Stats().Files == 1 }
+	t.Run("while there is room", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, _, stop := start(t)
+			defer stop()
+			time.Sleep(13 * time.Second)
+			synctest.Wait()
+			if copied(w) {
+				t.Error("16 MiB at 1 MiB/s were written within 13 s")
+			}
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if !copied(w) {
+				t.Errorf("not written in its time: %+v", w.Stats())
+			}
+		})
+	})
+	t.Run("when memory is due", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, heir, stop := start(t)
+			defer stop()
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			next := w.large("wal/2", 2<<20)
+			w.addImage(next)
+			synctest.Wait()
+			if s := w.Stats(); s.Images != 1 || !copied(w) {
+				t.Errorf("the heir had to go: %+v", s)
+			}
+			w.gets(0, "its copy", func() { w.read(heir, 0, heir.Length) })
+		})
+	})
+	t.Run("when the agent stops", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, _, stop := start(t)
+			time.Sleep(2 * time.Second)
+			began := time.Now()
+			stop()
+			if took := time.Since(began); took > 0 || !copied(w) {
+				t.Errorf("after %s: %+v", took, w.Stats())
+			}
+		})
+	})
+	t.Run("and not once it is dropped", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w, heir, stop := start(t)
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			w.Drop(heir.Key)
+			stop()
+			if names, _ := files(t, w.dir); len(names) > 0 {
+				t.Errorf("files: %v", names)
+			}
+		})
+	})
+}
+
+// A large file goes in steps. Who reads it meanwhile finds it short, and the bytes elsewhere: that is no news.
+func TestALargeFileThatGoesIsNotBad(t *testing.T) {
+	w := newWorld(t, 0, cache.Config{Dir: t.TempDir(), DiskBytes: 1 << 30})
+	o := w.large("seg/1", 40<<20)
+	must(t, w.Keep(o.Key, objectstore.NewBytes(o.data), time.Now().Add(time.Hour)))
+	short := cache.Found(w.Cache, o.Key)
+	w.Drop(o.Key)
+	short(io.ErrUnexpectedEOF)
+	if names, _ := files(t, w.dir); len(names) > 0 || w.Stats().BadFiles > 0 {
+		t.Errorf("files: %v, %d were found bad", names, w.Stats().BadFiles)
+	}
+	w.gets(1, "what has gone", func() { w.read(o, 0, 1<<18) })
 }
 
 func TestWithoutADiskTheOldestImagesGo(t *testing.T) {

@@ -1,5 +1,7 @@
 package cache
 
+import "context"
+
 // Poison makes whoever reads after Release see other bytes.
 func Poison(c *Cache) { c.pool.poison = true }
 
@@ -9,7 +11,7 @@ func Settle(c *Cache) { c.downloads.Wait() }
 // Spill writes the backlog as Run would.
 func Spill(c *Cache) {
 	for e := c.nextSpill(); e != nil; e = c.nextSpill() {
-		c.spill(e)
+		c.spill(context.Background(), e)
 	}
 }
 
@@ -20,6 +22,12 @@ func DropSlowly(c *Cache, keys ...string) (rest func()) {
 	c.mu.Unlock()
 	releaseAll(released)
 	return func() { _ = c.remove(removed) }
+}
+
+// Found is a reader that has found a file of this key; failed is what reading it comes to.
+func Found(c *Cache, key string) (failed func(error)) {
+	e := c.file(key)
+	return func(err error) { c.badFile(e, err) }
 }
 
 // MakeRoom is what Run does every RoomPeriod.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"container/list"
+	"context"
 	"slices"
 	"time"
 )
@@ -11,7 +12,8 @@ type imageEntry struct {
 	image     Image
 	size      int64
 	in        *holding
-	until     time.Time     // an heir: how long the disk is to have it
+	until     time.Time     // an heir: how long the disk is to have it, and
+	pace      int64         // how fast it is written
 	unwritten *list.Element // an heir: in Cache.unwritten
 }
 
@@ -30,6 +32,7 @@ type Heir struct {
 	Key   string
 	Image Image
 	Until time.Time // how long readers will want it: see Keep
+	Pace  int64     // at which it is written, when memory is short, in bytes per second; 0: at once
 }
 
 // AddImage takes over one reference to im, an object that is stored under key.
@@ -60,7 +63,7 @@ func (c *Cache) hold(h *holding, images []Heir) (released []Image) {
 			released = append(released, x.Image)
 			continue
 		}
-		e := &imageEntry{key: x.Key, image: x.Image, size: x.Image.Size(), in: h, until: x.Until}
+		e := &imageEntry{key: x.Key, image: x.Image, size: x.Image.Size(), in: h, until: x.Until, pace: x.Pace}
 		if h.heirs {
 			e.unwritten = c.unwritten.PushBack(e)
 		}
@@ -79,6 +82,7 @@ func (c *Cache) hold(h *holding, images []Heir) (released []Image) {
 // all of one holding are too much to wait for the disk beside MemoryBytes.
 func (c *Cache) shrinkImages() (released []Image) {
 	for c.imageBytes > c.cfg.MemoryBytes {
+		c.hurry()
 		h := c.imageOrder.Front().Value.(*holding)
 		if !h.heirs && c.worthSpilling(h.images[0]) {
 			c.imageOrder.Remove(h.at)
@@ -109,9 +113,11 @@ func (c *Cache) worthSpilling(e *imageEntry) bool {
 		(c.backlog.Len() == 0 || c.backlogBytes+e.size <= c.cfg.MemoryBytes/backlogShare)
 }
 
-// short says whether it is time to write heirs, so that their memory can be given back at once when it is needed.
+// short says whether it is time to write the oldest heir, so that its memory can be given back when it is needed: as much
+// may come meanwhile.
 func (c *Cache) short() bool {
-	return c.unwritten.Len() > 0 && c.imageBytes > c.cfg.MemoryBytes-c.cfg.MemoryBytes/shortShare
+	front := c.unwritten.Front()
+	return front != nil && c.imageBytes > c.cfg.MemoryBytes-max(c.cfg.MemoryBytes/shortShare, front.Value.(*imageEntry).size)
 }
 
 func (c *Cache) forgetImage(e *imageEntry) {
@@ -160,14 +166,20 @@ func (c *Cache) nextSpill() *imageEntry {
 }
 
 // spill writes one image to disk. One of the backlog goes, written or not: its memory is over the bound. An heir stays, as
-// long as there is room.
-func (c *Cache) spill(e *imageEntry) {
+// long as there is room, and so does its file: readers will want it. It is written at its pace until others wait for the
+// disk, or its memory is due.
+func (c *Cache) spill(ctx context.Context, e *imageEntry) {
+	ctx, hurry := context.WithCancel(ctx)
+	defer hurry()
+	c.mu.Lock()
+	c.hurry = hurry
+	c.mu.Unlock()
 	still := func() bool { return c.images[e.key] == e }
 	var keep time.Duration
 	if e.in.heirs {
 		keep = max(0, e.until.Sub(c.cfg.Now()))
 	}
-	if written, err := c.store(e.key, e.image, keep, still); err == nil && written {
+	if written, err := c.store(ctx, copying{e.key, e.image, keep, e.pace}, still); err == nil && written {
 		c.mu.Lock()
 		c.stats.SpilledBytes += e.size
 		c.mu.Unlock()

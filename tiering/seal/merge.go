@@ -48,6 +48,7 @@ type plan struct {
 	packed  int   // of these, and
 	rest    int64 // bytes that go into a pack
 	maxPack int64
+	hasty   bool // a bound is passed: nothing is spared
 }
 
 // progress says whether carrying it out leaves less than there was.
@@ -65,6 +66,7 @@ type merge struct {
 	out  metadata.Sealing
 	made []made
 	pack *object.Stored
+	pace int64 // bytes per second; 0: as fast as it can
 
 	heirs []cache.Heir            // what was made of bytes in memory alone
 	held  map[*object.Stored]bool // whose memory that is
@@ -87,6 +89,9 @@ func (s *Sealer) merge(ctx context.Context, p *plan) error {
 		return fmt.Errorf("%d bytes of partitions that cannot leave do not fit into a pack of %d", p.rest, p.maxPack)
 	}
 	m := &merge{Sealer: s, plan: p, held: map[*object.Stored]bool{}}
+	if !p.hasty {
+		m.pace = paceOf(p.run)
+	}
 	defer m.disinherit()
 	run := p.run
 	m.out = metadata.Sealing{Of: run[0].Session, First: run[0].First, Last: run[len(run)-1].Last, Grace: s.cfg.Grace}
@@ -376,7 +381,7 @@ func (m *merge) keep(key string, im *object.Image, until time.Time, borrowed boo
 		return
 	}
 	im.Retain()
-	m.heirs = append(m.heirs, cache.Heir{Key: key, Image: im, Until: until})
+	m.heirs = append(m.heirs, cache.Heir{Key: key, Image: im, Until: until, Pace: m.pace})
 	for _, x := range xs {
 		m.held[x.o] = true
 	}
@@ -398,11 +403,31 @@ func (m *merge) put(ctx context.Context, key string, im *object.Image) error {
 	if err := m.index.Intend(ctx, m.me, []string{key}); err != nil {
 		return fmt.Errorf("intend %s: %w", key, err)
 	}
-	if err := m.store.Put(ctx, key, im); err != nil {
+	if err := m.store.Put(ctx, key, objectstore.Paced(im, m.pace)); err != nil {
 		return fmt.Errorf("store %s: %w", key, err)
 	}
 	m.cfg.Metrics.Bytes.Add(float64(im.Size()))
 	return nil
+}
+
+const (
+	// paceOver is how many times faster than its bytes came a merge sends them: it keeps up, and has time to read and commit.
+	// As fast as it can, it would take a processor from those who produce, for a third of a second in each.
+	paceOver = 2
+	// leastPace, in bytes per second, disturbs nobody.
+	leastPace = 64 << 20
+)
+
+// paceOf is how many bytes a second the merge of a run sends and writes.
+func paceOf(run []*object.Stored) int64 {
+	var bytes int64
+	last := run[0].Dir.Header.CreatedAt
+	for _, o := range run {
+		bytes += o.Object.Length
+		last = max(last, o.Dir.Header.CreatedAt)
+	}
+	took := max(last-oldest(run), 1) // milliseconds
+	return max(paceOver*bytes*1000/took, leastPace)
 }
 
 func oldest(run []*object.Stored) int64 {

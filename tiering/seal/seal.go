@@ -205,6 +205,7 @@ func (s *Sealer) due(now time.Time, ticked bool) *plan {
 	objects := s.log.Objects()
 	if full {
 		if p := s.relieve(objects, now); p != nil {
+			p.hasty = true
 			return p
 		}
 	}

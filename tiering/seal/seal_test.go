@@ -980,3 +980,38 @@ func TestAMergeThatFailsIsNotRepeatedWithEveryFlush(t *testing.T) {
 		}
 	})
 }
+
+// A merge leaves the processor to those who produce: it takes half of the time in which its bytes came, unless they came
+// slowly, and none where a bound is passed.
+func TestAMergeTakesItsTime(t *testing.T) {
+	const size = 2 << 20
+	for _, c := range []struct {
+		name        string
+		apart       time.Duration
+		bound       int64
+		old         bool // it is due for its age
+		least, most time.Duration
+	}{
+		{"half of theirs", 10 * time.Millisecond, 1 << 40, true, 32 * time.Millisecond, 36 * time.Millisecond},
+		{"no more than disturbs nobody", time.Second, 1 << 40, true, 230 * time.Millisecond, 255 * time.Millisecond},
+		{"none when room is short", time.Second, 14 << 20, false, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, func(cfg *Config) { cfg.UnsealedBytes, cfg.MinExtent = c.bound, 1 })
+				p := w.partition(1, 0)
+				for i := range 8 {
+					w.wal(2*time.Hour-time.Duration(i)*c.apart, wrote{p: p, batches: 1, size: size})
+				}
+				began := time.Now()
+				if n, err := w.Turn(t.Context(), began, c.old); n == 0 || err != nil {
+					t.Fatalf("%d merges, %v", n, err)
+				}
+				if took := time.Since(began); took < c.least || took > c.most {
+					t.Errorf("it takes %s, want %s to %s", took, c.least, c.most)
+				}
+				w.check()
+			})
+		})
+	}
+}
