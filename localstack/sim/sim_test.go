@@ -143,7 +143,8 @@ func schedule(t *testing.T, seed uint64) map[string]int {
 		if w != nil {
 			w.keep(os.Stderr)
 		}
-		panic("a schedule is stuck") // nothing else ends it
+		debug.SetTraceback("all")
+		panic("a schedule is stuck") // nothing else ends it, and this says where everybody stands
 	})
 	defer stop()
 	synctest.Test(t, func(t *testing.T) {
