@@ -178,6 +178,7 @@ type copying struct {
 	body objectstore.Body
 	keep time.Duration
 	pace int64 // bytes per second; 0: as fast as the disk takes them
+	read bool  // its readers had it from memory: it need not be in the page cache too
 }
 
 // store writes a copy, unless there is no room or wanted, asked under the lock, says no. When ctx ends it hurries.
@@ -334,7 +335,7 @@ func (c *Cache) writeFile(ctx context.Context, e *fileEntry, of copying) error {
 func writeBody(ctx context.Context, f *os.File, of copying) error {
 	body := of.body
 	if im, ok := body.(Image); ok {
-		return writeSlices(ctx, f, im.Slices(nil, 0, im.Size()), objectstore.Pace{Rate: of.pace})
+		return writeSlices(ctx, f, im.Slices(nil, 0, im.Size()), objectstore.Pace{Rate: of.pace}, of.read)
 	}
 	r := body.Open()
 	if closer, ok := r.(io.Closer); ok {

@@ -14,7 +14,7 @@ import (
 const writeBuffer = 256 << 10
 
 // writeSlices writes slices one behind the other.
-func writeSlices(ctx context.Context, f *os.File, slices [][]byte, pace objectstore.Pace) error {
+func writeSlices(ctx context.Context, f *os.File, slices [][]byte, pace objectstore.Pace, _ bool) error {
 	b := bufio.NewWriterSize(f, writeBuffer)
 	for _, s := range slices {
 		pace.Take(ctx, len(s))

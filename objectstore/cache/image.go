@@ -179,7 +179,7 @@ func (c *Cache) spill(ctx context.Context, e *imageEntry) {
 	if e.in.heirs {
 		keep = max(0, e.until.Sub(c.cfg.Now()))
 	}
-	if written, err := c.store(ctx, copying{e.key, e.image, keep, e.pace}, still); err == nil && written {
+	if written, err := c.store(ctx, copying{key: e.key, body: e.image, keep: keep, pace: e.pace, read: e.in.heirs}, still); err == nil && written {
 		c.mu.Lock()
 		c.stats.SpilledBytes += e.size
 		c.mu.Unlock()
