@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type bucket struct {
 
 // request waits, performs one request or does not, and loses its reply or does not. late is what is left to be done behind
 // a lost reply; nil: nothing.
-func (b *bucket) request(ctx context.Context, verb, key string, late func() func(), perform func() error) error {
+func (b *bucket) request(ctx context.Context, verb, key string, late func(), perform func() error) error {
 	p := b.w.plan
 	name := strings.TrimSpace("store " + verb + " " + strings.SplitN(key, "/", 2)[0])
 	fail := func(why string, err error) error { return fmt.Errorf("sim: %s %s: %s: %w", verb, key, why, err) }
@@ -53,7 +54,7 @@ func (b *bucket) request(ctx context.Context, verb, key string, late func() func
 	}
 	if hit, how := p.draw(storeLate, name); hit && late != nil {
 		p.count("PUT late")
-		b.w.later(time.Duration(how*float64(5*time.Second)), late())
+		b.w.later(time.Duration(how*float64(5*time.Second)), late)
 		return fail("the reply is lost, the object on its way", objectstore.ErrUnavailable)
 	}
 	var err error
@@ -73,32 +74,38 @@ func (b *bucket) request(ctx context.Context, verb, key string, late func() func
 func (b *bucket) Put(ctx context.Context, key string, body objectstore.Body) error {
 	b.w.uploading(key, 1)
 	defer b.w.uploading(key, -1)
-	sent, err := send(body)
+	body, err := send(body)
 	if err != nil {
-		return err
+		return fmt.Errorf("sim: put %s: read its body: %w", key, err)
 	}
 	if b.w.lie == lieStored {
-		b.soon(key, sent)
+		b.soon(key, body)
 		return nil
 	}
-	late := func() func() {
-		return func() {
-			if err := b.next.Put(context.Background(), key, sent); err == nil {
-				b.w.plan.count("PUT came late")
-			}
+	late := func() {
+		if err := b.next.Put(context.Background(), key, body); err == nil {
+			b.w.plan.count("PUT came late")
 		}
 	}
-	return b.request(ctx, "PUT", key, late, func() error { return b.next.Put(context.WithoutCancel(ctx), key, sent) })
+	return b.request(ctx, "PUT", key, late, func() error { return b.next.Put(context.WithoutCancel(ctx), key, body) })
 }
 
+// sent is what came of a body over the wire.
+type sent struct {
+	objectstore.Body
+	data []byte
+}
+
+func (s sent) Open() io.ReadSeeker { return bytes.NewReader(s.data) }
+
 // send takes a body over the wire, in its own time: a life that ends meanwhile waits for no gate.
-func send(body objectstore.Body) (sent objectstore.Bytes, err error) {
-	data, err := io.ReadAll(body.Open())
-	sent = objectstore.NewBytes(data)
-	if err == nil && sent.CRC32C() != body.CRC32C() {
-		err = fmt.Errorf("sim: put: %w: body has CRC32C %08x, promised %08x", objectstore.ErrChecksum, sent.CRC32C(), body.CRC32C())
+func send(body objectstore.Body) (sent, error) {
+	r := body.Open()
+	data, err := io.ReadAll(r)
+	if c, ok := r.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
 	}
-	return sent, err
+	return sent{body, data}, err
 }
 
 // soon tells a lie: the object is stored, but only in a while, and not if the life ends before.
