@@ -40,6 +40,9 @@ func EncodeCRC32C(sum uint32) string {
 
 // DecodeCRC32C reads a header. It is false for a missing one and for the checksum of checksums of a multipart upload.
 func DecodeCRC32C(header string) (uint32, bool) {
+	if len(header) != base64.StdEncoding.EncodedLen(4) {
+		return 0, false // the decoder passes over line ends, and a header has none
+	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(header)
 	if err != nil || len(raw) != 4 {
 		return 0, false

@@ -92,6 +92,7 @@ func FuzzContentRange(f *testing.F) {
 func FuzzCRC32CHeader(f *testing.F) {
 	f.Add("ipE2qg==")
 	f.Add("ipE2qg==-2")
+	f.Add("00000A==\r")
 	f.Fuzz(func(t *testing.T, header string) {
 		if sum, ok := DecodeCRC32C(header); ok && EncodeCRC32C(sum) != header {
 			t.Errorf("%q and %q are read as the same sum", header, EncodeCRC32C(sum))
