@@ -782,7 +782,7 @@ func TestHeirsAreWrittenAtTheirPace(t *testing.T) {
 			next := w.large("wal/2", 2<<20)
 			w.addImage(next)
 			synctest.Wait()
-			if s := w.Stats(); s.Images != 1 || !copied(w) {
+			if s := w.Stats(); s.Images != 1 || s.ImagesDropped != 0 || !copied(w) {
 				t.Errorf("the heir had to go: %+v", s)
 			}
 			w.gets(0, "its copy", func() { w.read(heir, 0, heir.Length) })

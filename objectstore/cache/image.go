@@ -96,7 +96,7 @@ func (c *Cache) shrinkImages() (released []Image) {
 		for _, e := range slices.Clone(h.images) {
 			c.forgetImage(e)
 			released = append(released, e.image)
-			if f := c.files[e.key]; f == nil || !f.ready {
+			if c.files[e.key] == nil { // nor is one being written
 				c.stats.ImagesDropped++
 			}
 		}
