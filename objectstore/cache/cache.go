@@ -154,7 +154,7 @@ type Cache struct {
 	coldBytes int64
 	// spentBytes are those of spent; coming, what downloads will bring that wait for their turn.
 	spentBytes, coming int64
-	pace               pace
+	timing             timing
 	stats              Stats
 }
 
@@ -171,7 +171,7 @@ func New(below objectstore.Store, cfg Config) (*Cache, error) {
 		wake:     make(chan struct{}, 1),
 		hurry:    func() {},
 		writer:   make(chan struct{}, 1),
-		pace:     newPace(), diskLimit: cfg.DiskBytes,
+		timing:   newTiming(), diskLimit: cfg.DiskBytes,
 		images: map[string]*imageEntry{}, files: map[string]*fileEntry{}, cold: map[string]map[int64]*chunk{},
 	}
 	c.lent.New = func() any { return new(lease) }

@@ -10,10 +10,10 @@ import (
 // One in a hundred of S3's answers takes several times as long as the others, and who reads in order waits for each such
 // one. So a GET that takes much longer than those before it is sent a second time, and the first answer counts.
 const (
-	// Half as long again as the median of the last pacedGets is late; before leastLate a second request gains nothing.
-	// Fewer than leastPaced say nothing.
-	pacedGets  = 32
-	leastPaced = 8
+	// Half as long again as the median of the last timedGets is late; before leastLate a second request gains nothing.
+	// Fewer than leastTimed say nothing.
+	timedGets  = 32
+	leastTimed = 8
 	leastLate  = 50 * time.Millisecond
 	// hedgeShare is how many GETs earn one that may be sent twice: a store that is slow for all gets no more load than
 	// that. Up to savedHedges are kept for later.
@@ -21,37 +21,37 @@ const (
 	savedHedges = 2
 )
 
-// pace is how long the last GETs took, and how many may be sent twice.
-type pace struct {
-	took   [pacedGets]time.Duration
+// timing is how long the last GETs took, and how many may be sent twice.
+type timing struct {
+	took   [timedGets]time.Duration
 	n      int // GETs that were seen
 	earned int // in shares of a GET
 }
 
-func newPace() pace { return pace{earned: hedgeShare} }
+func newTiming() timing { return timing{earned: hedgeShare} }
 
-func (p *pace) add(took time.Duration) {
-	p.took[p.n%pacedGets] = took
-	p.n++
-	p.earned = min(p.earned+1, savedHedges*hedgeShare)
+func (t *timing) add(took time.Duration) {
+	t.took[t.n%timedGets] = took
+	t.n++
+	t.earned = min(t.earned+1, savedHedges*hedgeShare)
 }
 
 // late is after what time a GET is late. ok is false while too little is known.
-func (p *pace) late() (after time.Duration, ok bool) {
-	if p.n < leastPaced {
+func (t *timing) late() (after time.Duration, ok bool) {
+	if t.n < leastTimed {
 		return 0, false
 	}
-	known := p.took
-	last := known[:min(p.n, pacedGets)]
+	known := t.took
+	last := known[:min(t.n, timedGets)]
 	slices.Sort(last)
 	return max(leastLate, last[len(last)/2]*3/2), true
 }
 
-func (p *pace) spend() bool {
-	if p.earned < hedgeShare {
+func (t *timing) spend() bool {
+	if t.earned < hedgeShare {
 		return false
 	}
-	p.earned -= hedgeShare
+	t.earned -= hedgeShare
 	return true
 }
 
@@ -118,7 +118,7 @@ func (c *Cache) send(ctx context.Context, o *Object, s span, endTurn func(), ans
 func (c *Cache) untilLate(taken time.Duration) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if late, ok := c.pace.late(); ok {
+	if late, ok := c.timing.late(); ok {
 		return late - taken
 	}
 	return leastLate // others will tell
@@ -133,7 +133,7 @@ func (c *Cache) hedge(s span) (endTurn func(), ok bool) {
 	default:
 		return nil, false
 	}
-	if !c.pace.spend() {
+	if !c.timing.spend() {
 		<-c.requests
 		return nil, false
 	}
@@ -157,7 +157,7 @@ func (c *Cache) attempt(ctx context.Context, o *Object, s span) ([]byte, error) 
 	}
 	if s.end-s.start >= c.cfg.ChunkBytes/2 { // the time of small ones says little of large ones
 		c.mu.Lock()
-		c.pace.add(time.Since(began))
+		c.timing.add(time.Since(began))
 		c.mu.Unlock()
 	}
 	return buf, nil

@@ -96,7 +96,7 @@ func (c *Cache) shrinkImages() (released []Image) {
 		for _, e := range slices.Clone(h.images) {
 			c.forgetImage(e)
 			released = append(released, e.image)
-			if c.files[e.key] == nil { // nor is one being written
+			if c.files[e.key] == nil { // there is no copy, and none on its way
 				c.stats.ImagesDropped++
 			}
 		}
